@@ -1,0 +1,51 @@
+# One word for each habit. Every target sets up what it needs; nothing but Python >= 3.11 is expected.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint type fmt bench up clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo | test | up | bench | lint | type | fmt | clean"
+
+# The generated wire code is made by the build hook, which runs only at install: the stamp depends on the protos.
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard protos/*/*.proto protos/*/*/*.proto)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+setup: $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+# Everything CI wants: style, types, tests with subprocesses measured, the coverage bar.
+test: lint type
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo/run.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+DATA_DIR ?= .partywall
+up: $(STAMP)
+	test -d $(DATA_DIR) || $(BIN)/partywall init --data-dir $(DATA_DIR)
+	$(BIN)/partywall up --data-dir $(DATA_DIR)
+
+clean:
+	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo

@@ -1,0 +1,49 @@
+"""Placements and the decisions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from partywall.domain.fleet import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One replica wanted: a version in a worker in a partition on a node. Replicas of a worker share its id."""
+
+    id: str
+    tenant_id: str
+    model_id: str
+    version: int
+    node: str
+    partition: Partition
+    worker_id: str
+    memory_bytes: int
+    generation: int
+    reason: str = ""
+    rev: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A choice that was looked at, and why it was or was not taken."""
+
+    choice: str
+    chosen: bool
+    reason: str
+    predicted_finish_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A recorded decision with its inputs and alternatives, as `partywall explain` shows it."""
+
+    id: str
+    kind: str
+    subject: str
+    summary: str
+    at: datetime
+    alternatives: tuple[Alternative, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
