@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -97,8 +98,7 @@ def _pack(proto: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_
 
 
 def _details(failure: grpc.RpcError) -> status_pb2.Status | None:
-    trailing: Iterable[tuple[str, str | bytes]] = failure.trailing_metadata() or ()
-    for key, value in trailing:
+    for key, value in cast("Iterable[tuple[str, str | bytes]]", failure.trailing_metadata() or ()):
         if key == DETAILS_KEY:
             return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode("latin-1"))
     return None

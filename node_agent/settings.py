@@ -1,0 +1,36 @@
+"""What an operator can set on an agent."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class QueueDiscipline(enum.StrEnum):
+    EDF = "edf"
+    FIFO = "fifo"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """One agent process. `router` is the link address; `data_dir` holds its certificate, epoch and cached artifacts."""
+
+    data_dir: Path
+    node: str
+    router: str
+    join_bundle: str = ""
+    """What `partywall fleet token` printed; needed once, until a certificate is there."""
+    blob_dir: Path | None = None
+    """Where sealed files lie when the router's blob store is on this machine; None: fetch them over the link."""
+    modules: tuple[str, ...] = ()
+    """Python files (or module names) the operator registers architectures from."""
+    queue: QueueDiscipline = QueueDiscipline.EDF
+    cores: tuple[int, ...] = ()
+    """Cores the agent may give out; empty: all it may run on."""
+    max_message_bytes: int = 32 << 20
+    sandbox_required: bool = False
+    """Refuse to start a worker when a sandbox layer is missing, instead of reporting it."""
+    drain_s: float = 10.0
+    log_level: str = "info"
+    log_json: bool | None = None

@@ -1,0 +1,42 @@
+"""What an operator can set on a router. Flags, environment and the TOML file all end here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """One router process. Addresses are `host:port`; port 0 takes a free one."""
+
+    data_dir: Path
+    listen: str = "127.0.0.1:8001"
+    admin_listen: str = "127.0.0.1:8003"
+    link_listen: str = "127.0.0.1:8004"
+    metrics_listen: str = "127.0.0.1:8002"
+    tls_cert: Path | None = None
+    """PEM chain for the public and admin ports; needed for any address but loopback."""
+    tls_key: Path | None = None
+    reflection: bool = False
+    """Reflection on the public port too (the admin port always has it)."""
+    max_message_bytes: int = 32 * MIB
+    default_deadline_s: float = 30.0
+    """For calls that bring no deadline."""
+    max_deadline_s: float = 600.0
+    max_queued_per_replica: int = 2000
+    """Requests waiting or running at one replica before QUEUE_FULL."""
+    admission: bool = True
+    """Refuse at once what cannot meet its deadline."""
+    throttle: bool = True
+    overcommit: bool = True
+    """Time-share cores between partitions when none is free; off: such a model waits (NO_PLACE)."""
+    heartbeat_s: float = 1.0
+    dead_after_s: float = 3.0
+    drain_s: float = 10.0
+    """How long SIGTERM lets accepted requests finish."""
+    log_level: str = "info"
+    log_json: bool | None = None
+    """None: JSON unless standard error is a terminal."""
