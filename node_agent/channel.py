@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from node_agent import frames
 from node_agent.arena import DEFAULT_BYTES, Arena, Ring
 from partywall.errors import PartywallError
@@ -157,7 +159,7 @@ class Channel:
         try:
             for body in self._reader.feed(chunk):
                 self._on_message(worker_pb2.FromWorker.FromString(body))
-        except (PartywallError, ValueError) as failure:
+        except (PartywallError, DecodeError) as failure:
             # A worker that talks nonsense is as good as dead: its supervisor starts another.
             self._fail(f"the worker sent something unreadable: {failure}")
 

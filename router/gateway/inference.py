@@ -111,7 +111,6 @@ class InferenceService:
             tenant = self._authenticator.tenant(context.invocation_metadata())
         except PartywallError as error:
             await self._abort(context, error)
-            return
         answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(maxsize=STREAM_DEPTH)
 
         async def read() -> None:
