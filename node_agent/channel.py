@@ -149,6 +149,9 @@ class Channel:
             chunk = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
+        except ConnectionResetError:
+            # It ended with unread batches in its socket.
+            chunk = b""
         except OSError as failure:
             self._fail(f"reading from the worker failed: {failure}")
             return

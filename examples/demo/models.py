@@ -13,7 +13,7 @@ import numpy.typing as npt
 ARCHITECTURES = Path(__file__).resolve().parents[1] / "architectures.py"
 ARCHITECTURE = "digits_cnn"
 _TEST_IMAGES = 450
-_EPOCHS = 10
+_EPOCHS = 7
 _BATCH = 64
 
 Images = npt.NDArray[np.float32]
@@ -53,6 +53,7 @@ def train_digits(digits: Digits, folder: Path, seed: int) -> None:
     import torch
     from safetensors.torch import save_file
 
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     network = _architecture().build({})
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)

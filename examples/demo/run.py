@@ -20,7 +20,7 @@ import tour
 import uvloop
 from instance import Instance
 from noise import ROUNDS, SOLO_S, Arm, Calibration, Neighbours, Round
-from outcome import Outcome, misses, quota_line, summarise, table
+from outcome import Outcome, misses, objective_line, quota_line, summarise, table
 from page import write_figure, write_page, write_results
 from terminal import DemoError, Terminal
 
@@ -99,6 +99,7 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
         write_figure(outcome, options.save_figure)
     terminal.step("What came out")
     terminal.console.print(table(outcome))
+    terminal.say(objective_line(outcome))
     terminal.say(quota_line(outcome))
     terminal.say(f"report: {options.out / 'report.html'}, figures: {options.out / 'results.json'}")
     found = misses(outcome)

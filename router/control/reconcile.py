@@ -15,7 +15,7 @@ import structlog
 from isolation.trust import Resident
 from isolation.vault.keys import KeyProvider
 from partywall.clock import Clock
-from partywall.domain.fleet import ReplicaState
+from partywall.domain.fleet import Node, NodeState, ReplicaState
 from partywall.domain.models import Version, VersionState
 from partywall.domain.placements import Decision, Placement
 from partywall.domain.tenants import Tenant
@@ -85,12 +85,36 @@ class Reconciler:
     async def reconcile(self) -> None:
         """One pass."""
         self._membership.set_placements(self._catalog.placements())
+        await self._record_nodes()
         await self._retire()
         await self._place_missing()
         await self._record_observed()
         await self._release_previous()
         self._membership.set_placements(self._catalog.placements())
         self._desired.send()
+
+    async def _record_nodes(self) -> None:
+        """Writes down who is here, on transitions only: a node that is away is still the operator's to see."""
+        here = {s.node: s for s in self._membership.sessions()}
+        known = {node.name: node for node in self._catalog.nodes()}
+        for name, session in here.items():
+            node = known.get(name)
+            seen = Node(
+                name,
+                NodeState.ONLINE,
+                session.hello.incarnation,
+                self._membership.devices(name),
+                self._clock.now(),
+                session.hello.version,
+                node.rev if node else 0,
+            )
+            if node is None or replace(node, last_seen_at=seen.last_seen_at) != seen:
+                async with self._catalog.transaction() as tx:
+                    await (tx.insert(seen) if node is None else tx.update(seen))
+        for name, node in known.items():
+            if name not in here and node.state is NodeState.ONLINE:
+                async with self._catalog.transaction() as tx:
+                    await tx.update(replace(node, state=NodeState.OFFLINE, last_seen_at=self._clock.now()))
 
     async def _retire(self) -> None:
         """Drops placements whose version is gone or not wanted, and those of nodes that stay away."""

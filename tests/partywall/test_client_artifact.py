@@ -61,7 +61,7 @@ UNSAFE = {
 @pytest.mark.parametrize("name", ["weights__safetensors", "weights__json", "weights"])
 def test_code_is_refused_whatever_the_suffix(tmp_path: Path, kind: str, name: str) -> None:
     folder = folder_with(tmp_path, **{name: UNSAFE[kind]})
-    with pytest.raises(ArtifactRefused, match="safetensors.torch.save_file") as caught:
+    with pytest.raises(ArtifactRefused, match=r"safetensors\.torch\.save_file") as caught:
         inspect_folder(folder, "module", {})
     assert caught.value.reason is Reason.UNSAFE_FORMAT
 

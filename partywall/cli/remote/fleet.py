@@ -107,6 +107,12 @@ def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:
     printer.rows(rows, columns, empty="no nodes yet: partywall fleet token NODE")
 
 
-def _place(partition: dict[str, Any]) -> dict[str, str]:
-    cores = f" cores {','.join(map(str, partition['cores']))}" if partition["cores"] else ""
-    return {"place": f"{partition['kind']} on {partition['device']}{cores}"}
+def _place(replica: dict[str, Any]) -> dict[str, str]:
+    """The columns that people read, out of several fields each."""
+    partition = replica["partition"]
+    cores = f" {','.join(map(str, partition['cores']))}" if partition["cores"] else ""
+    return {
+        "replica": f"{replica['tenant']}/{replica['model']}:{replica['version']}",
+        "place": f"{replica['node']} {partition['device']} {partition['kind']}{cores}",
+        "load": f"{replica['queued']} queued, {replica['in_flight']} running",
+    }
