@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from partywall.clock import Clock
@@ -24,8 +24,9 @@ class Keys(Protocol):
 class Authenticator:
     """Checks API keys in constant time; nothing here blocks."""
 
-    def __init__(self, keys: Keys, clock: Clock) -> None:
+    def __init__(self, keys: Keys, clock: Clock, note_use: Callable[[str], None] = lambda key_id: None) -> None:
         self._keys = keys
+        self._note_use = note_use
         self._clock = clock
 
     def tenant(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Tenant:
@@ -58,6 +59,7 @@ class Authenticator:
                 f"tenant {tenant.name!r} is suspended; the operator can resume it (partywall tenants resume)",
                 reason=Reason.TENANT_SUSPENDED,
             )
+        self._note_use(key.id)
         return tenant
 
 

@@ -53,7 +53,6 @@ async def test_bytes_that_belong_to_nothing_are_swept(world: World) -> None:
     await keeper(world).round()
     assert await world.blobs.received("u-orphan", "w") > 0
     world.clock.advance(timedelta(hours=25).total_seconds())
-    world.blobs._clock = world.clock
     await keeper(world).round()
     assert await world.blobs.received("u-orphan", "w") == 0
 
