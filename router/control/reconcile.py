@@ -24,7 +24,7 @@ from router.control.catalog import Catalog, ModelEntry
 from router.control.desired import DesiredState
 from router.control.membership import Membership
 from router.gateway.replicas import Replica
-from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, place
+from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, place, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -117,14 +117,16 @@ class Reconciler:
                     await tx.update(replace(node, state=NodeState.OFFLINE, last_seen_at=self._clock.now()))
 
     async def _retire(self) -> None:
-        """Drops placements whose version is gone or not wanted, and those of nodes that stay away."""
+        """Drops placements that are not wanted, that stand against trust, or whose node stays away."""
+        standing = [s for p in self._catalog.placements() if (s := self._standing(p)) is not None]
+        untrusted = {p.id for p in to_move(standing, self._operator.floor)}
         for placement in self._catalog.placements():
             version = self._version(placement)
             lost = self._membership.away_s(placement.node) > self._move_after_s and self._others(placement.node)
-            if version is None or not version.resident or lost:
+            if version is None or not version.resident or lost or placement.id in untrusted:
                 async with self._catalog.transaction() as tx:
                     await tx.delete(placement)
-                log.info("placement dropped", placement=placement.id, lost=lost)
+                log.info("placement dropped", placement=placement.id, lost=lost, untrusted=placement.id in untrusted)
 
     async def _place_missing(self) -> None:
         placed = {(p.model_id, p.version) for p in self._catalog.placements()}
