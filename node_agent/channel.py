@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from node_agent import frames
-from node_agent.arena import DEFAULT_BYTES, Arena, Ring
+from node_agent.arena import DEFAULT_BYTES, INLINE_BYTES, Arena, Ring
 from partywall.errors import PartywallError
 from partywall.v1 import worker_pb2
 
-# Below this a copy through the socket is cheaper than the arena's book-keeping.
-INLINE_BYTES = 32 << 10
 _READ_BYTES = 256 << 10
 
 

@@ -38,6 +38,8 @@ _ARM_S = (10.0, 27.0)
 _ACME_MAX_RATE_PER_S = 60.0
 _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0
+_FLOOD_MAX_PER_S = 1000.0
+"""What one client process can send beside the servers."""
 _SETTLE_S = 0.5
 _CAPACITY_CONCURRENCY = 4
 
@@ -74,7 +76,7 @@ class Calibration:
     @property
     def flood_per_s(self) -> float:
         """What globex offers."""
-        return FLOOD_FACTOR * self.globex_capacity_per_s
+        return min(FLOOD_FACTOR * self.globex_capacity_per_s, _FLOOD_MAX_PER_S)
 
 
 @dataclass(frozen=True, slots=True)

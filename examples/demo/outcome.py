@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from noise import Arm, Calibration, Round
+from rich import box
 from rich.table import Table
 from tour import ACME, GLOBEX
 
@@ -119,7 +120,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def table(outcome: Outcome) -> Table:
     """The figures for a terminal of 80 columns; the page has the rest."""
-    out = Table(title="The noisy neighbour", caption="in time: of all sent; refused and failed are misses")
+    caption = "in time: of all sent; refused and failed are misses"
+    out = Table(title="The noisy neighbour", caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [i for i, name in enumerate(HEADER) if name not in ("refused", "failed")]
     for i in shown:
         out.add_column(HEADER[i], justify="left" if i < _TEXT_COLUMNS else "right", no_wrap=True)

@@ -51,12 +51,12 @@ def main() -> int:
 def _demo(terminal: Terminal, folder: Path, options: argparse.Namespace) -> Outcome:
     terminal.step("globex trains a digit classifier on scikit-learn's handwritten digits")
     digits = models.load_digits(options.seed)
-    models.train_digits(digits, folder / "digits", options.seed)
+    models.train_digits(digits, folder / "digits", options.seed, models.digits_options())
     with ExitStack() as stack:
         terminal.step("The operator starts an instance with walls: each tenant gets its own partition")
         walls = stack.enter_context(Instance(terminal, folder / "walls", *_WITH_OPTIONS))
         with_walls = tour.move_in(walls, folder, "process", 50, folder / "digits", show=True)
-        walls.admin("fleet", "show")
+        tour.show_partitions(terminal, walls)
         terminal.step("acme embeds real sentences; related ones come out close")
         tour.show_embeddings(terminal, with_walls)
         accuracy = tour.digits_accuracy(with_walls, digits)

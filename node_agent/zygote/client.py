@@ -23,6 +23,7 @@ from partywall.v1 import fleet_pb2, worker_pb2
 from partywall.wire import convert
 
 _PACKET_BYTES = 256 << 10
+_STDERR = 2
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 5.0
 
 
@@ -99,6 +100,8 @@ class ZygoteClient:
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # What a library prints belongs to the log; the agent's own output is for its operator.
+                stdout=_STDERR,
                 env={**scrub_environment(source), **preload.THREAD_LIMITS},
                 start_new_session=True,
             )

@@ -12,7 +12,6 @@ from typing import Any
 from partywall import errors
 from partywall.errors import PartywallError, Reason
 
-
 _PIPE_WIDTH = 200
 
 

@@ -20,6 +20,8 @@ from router.gateway.replicas import Replica
 MAX_FRAME_BYTES = 4 << 20
 """A frame stays below this unless a single request is larger: big frames would hold small ones up."""
 
+_SMOOTHING = 0.1
+
 Outgoing = link.InferCall | link.Desired | int
 
 
@@ -29,6 +31,7 @@ class _Pending:
     replica: Replica
     rows: int
     deadline_s: float
+    sent_s: float = 0.0
 
 
 class AgentSession:
@@ -47,7 +50,8 @@ class AgentSession:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
-        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock)
+        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company)
+        self._turnaround_s = 0.0
 
     @property
     def pending(self) -> int:
@@ -96,6 +100,7 @@ class AgentSession:
     def on_replies(self, replies: list[link.InferReply]) -> None:
         """Completes the calls of one frame."""
         now_s = self._clock.monotonic()
+        waiting = None
         for reply in replies:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
@@ -105,6 +110,8 @@ class AgentSession:
                 waiting.replica.service.observe(max(1, reply.batch_rows), reply.service_us / 1e6, now_s)
             if not waiting.future.done():
                 waiting.future.set_result(reply)
+        if waiting is not None:
+            self._turnaround_s += _SMOOTHING * (now_s - waiting.sent_s - self._turnaround_s)
 
     async def run_writer(self, write: Callable[[link.RouterFrame], Awaitable[None]]) -> None:
         """Writes frames until the link breaks."""
@@ -135,13 +142,16 @@ class AgentSession:
         if self._write is None:
             raise RuntimeError("run_writer has not been called")
         frame, size = link.RouterFrame(), 0
+        now_s = self._clock.monotonic()
         for item in items:
             if isinstance(item, link.InferCall):
                 if size and size + len(item.request) > MAX_FRAME_BYTES:
                     await self._write(frame)
                     frame, size = link.RouterFrame(), 0
                 # A caller that left while the call waited here costs the agent nothing.
-                if item.id in self._pending:
+                waiting = self._pending.get(item.id)
+                if waiting is not None:
+                    waiting.sent_s = now_s
                     frame.calls.append(item)
                     size += len(item.request)
             elif isinstance(item, int):
@@ -149,6 +159,10 @@ class AgentSession:
             else:
                 frame.desired.CopyFrom(item)
         await self._write(frame)
+
+    def _company(self, rate_per_s: float) -> float:
+        """Requests that are with the agent on average (Little's law), not counting what waits here to be sent."""
+        return rate_per_s * self._turnaround_s
 
     @staticmethod
     def _release(replica: Replica, rows: int) -> None:

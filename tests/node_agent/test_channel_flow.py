@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from node_agent import frames
-from node_agent.arena import Ring
-from node_agent.channel import INLINE_BYTES, Channel, WorkerEnds
+from node_agent.arena import INLINE_BYTES, Ring
+from node_agent.channel import Channel, WorkerEnds
 from node_agent.workers import Batch, WorkerHandle, WorkItem
 from partywall.errors import InvalidInput, Reason, Unavailable
 from partywall.v1 import agent_link_pb2, worker_pb2

@@ -19,7 +19,7 @@ from node_agent.worker.modules import register
 from node_agent.workers import Batch, WorkItem
 from node_agent.zygote import preload
 from partywall.domain.fleet import Partition, PartitionKind
-from partywall.errors import ArtifactRefused, QuotaExceeded, Reason
+from partywall.errors import ArtifactRefused, InternalError, QuotaExceeded, Reason
 
 EXAMPLES = str(Path(__file__).parents[2] / "examples" / "architectures.py")
 # With eight others on the machine the imports alone take half a minute.
@@ -79,6 +79,26 @@ async def test_two_engines_a_lie_and_a_full_partition(tmp_path: Path) -> None:
         # Its walls hold, the worker lives, and a model that fits is served.
         await tight.load(seal(digits, {}, "identity", handle=4))
         assert (await tight.submit(Batch(4, [WorkItem(1, images)]))).results[0].error is None
+
+
+async def test_an_operators_module_by_its_importable_name(tmp_path: Path) -> None:
+    sealed, code = folders(tmp_path, "sealed", "code")
+    (code / "operators_own.py").write_text(
+        "from torch import nn\nfrom node_agent.worker.modules import Architecture\n"
+        "from partywall.domain.models import TensorSpec\n"
+        "ARCHITECTURES = {'one': Architecture(lambda _: nn.Linear(2, 1), (TensorSpec('x', 'FP32', (-1, 2)),), "
+        "(TensorSpec('y', 'FP32', (-1, 1)),))}\n"
+    )
+    files = {"m.safetensors": save({"weight": torch.ones(1, 2), "bias": torch.zeros(1)})}
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    async with zygote(("torch",), environment=environment) as client, asyncio.timeout(WAIT_S):
+        with_module = await spawn(client, sealed, modules=["operators_own"])
+        await with_module.load(seal(sealed, files, "module", {"architecture": "one"}))
+        done = await with_module.submit(Batch(1, [WorkItem(1, infer_request({"x": np.ones((3, 2), np.float32)}))]))
+        assert response_arrays(done.results[0].response)["y"].tolist() == [[2.0]] * 3
+        without = await spawn(client, sealed, worker_id="w2", modules=["no_such_module"])
+        with pytest.raises(InternalError, match="no_such_module cannot be imported"):
+            await without.load(seal(sealed, files, "module", {"architecture": "one"}))
 
 
 CANARY_BYTES = 64

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from worker_support import infer_request, response_arrays, seal, spawn, until, zygote
 
-from node_agent.channel import INLINE_BYTES
+from node_agent.arena import INLINE_BYTES
 from node_agent.workers import Batch, WorkerHandle, WorkItem
 from partywall.errors import (
     ArtifactRefused,

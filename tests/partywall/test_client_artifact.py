@@ -116,7 +116,7 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
     empty = folder_with(tmp_path)
     for folder, text in ((tmp_path / "none", "does not exist"), (empty, "no model files")):
         with pytest.raises(InvalidInput, match=text):
-            inspect_folder(folder, "identity", {})
+            inspect_folder(folder, "module", {})
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(InvalidInput, match="is a file"):
@@ -162,3 +162,7 @@ def test_trust_remote_code_is_not_an_option(tmp_path: Path) -> None:
 def test_a_broken_config_is_named(tmp_path: Path, content: bytes, text: str) -> None:
     with pytest.raises(ArtifactRefused, match=text):
         inspect_folder(folder_with(tmp_path, **{**TRANSFORMERS, "config__json": content}), "transformers", {})
+
+
+def test_identity_needs_no_files(tmp_path: Path) -> None:
+    assert inspect_folder(folder_with(tmp_path), "identity", {}).files == ()

@@ -33,15 +33,8 @@ def show(session: Session) -> None:
         session.printer.record(record)
         return
     _print_nodes(session.printer, record)
-    rows = [{**replica, **_place(replica["partition"])} for replica in record["replicas"]]
-    columns = {"tenant": "TENANT", "model": "MODEL", "version": "VERSION", "state": "STATE", "node": "NODE"}
-    columns |= {
-        "place": "PARTITION",
-        "wall": "WALL",
-        "queued": "QUEUED",
-        "in_flight": "RUNNING",
-        "restarts": "RESTARTS",
-    }
+    rows = [{**replica, **_place(replica)} for replica in record["replicas"]]
+    columns = {"replica": "REPLICA", "state": "STATE", "place": "PLACE", "wall": "WALL", "load": "LOAD"}
     session.printer.rows(rows, {**columns, "reason": "REASON"}, empty="no replicas")
 
 
