@@ -30,13 +30,15 @@ from router.control.pki import ROUTER_NAME, Authority, Identity, csr_key, make_c
 from router.control.rpc import ErrorInterceptor
 from router.control.views import NoFleet
 
-# gRPC checks certificates against the machine's clock.
-NOW = datetime.now(UTC)
+
+def now() -> datetime:
+    """gRPC checks certificates against the machine's clock."""
+    return datetime.now(UTC)
 
 
 @pytest.fixture
 async def world() -> World:
-    return await World(clock=VirtualClock(NOW)).start()
+    return await World(clock=VirtualClock(now())).start()
 
 
 class WhoAmI(agent_link_pb2_grpc.AgentLinkServicer):
@@ -58,7 +60,7 @@ async def link_port(world: World, identify: Callable[[Any], Any] = peer_identity
     join = JoinService(world.enrolment, world.authority.ca_pem)
     agent_link_pb2_grpc.add_JoinServicer_to_server(join, server)
     agent_link_pb2_grpc.add_AgentLinkServicer_to_server(WhoAmI(identify), server)
-    router = world.authority.router((), NOW)
+    router = world.authority.router((), now())
     credentials = grpc.ssl_server_credentials(
         [(router.key_pem, router.certificate_pem)], world.authority.ca_pem, require_client_auth=True
     )
@@ -116,7 +118,7 @@ async def test_a_bundle_becomes_a_certificate_of_a_day(world: World) -> None:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [name.value for name in names] == ["spiffe://partywall/agent/n1"]
     assert "whatever" not in certificate.subject.rfc4514_string()
-    assert timedelta(hours=23) < time_left(identity.certificate_pem, NOW) <= timedelta(hours=24)
+    assert timedelta(hours=23) < time_left(identity.certificate_pem, now()) <= timedelta(hours=24)
     stored = repr(await world.store.load())
     assert bundle["token"].partition(".")[2] not in stored
     assert world.audit.names == ["node.token_created", "node.enrolled"]
@@ -124,7 +126,7 @@ async def test_a_bundle_becomes_a_certificate_of_a_day(world: World) -> None:
 
 async def test_an_agent_renews_with_its_certificate_alone(world: World) -> None:
     async with link_port(world) as port:
-        _, fresh = await enrol(port, world, world.authority.agent("n1", NOW), node="n1")
+        _, fresh = await enrol(port, world, world.authority.agent("n1", now()), node="n1")
         assert await who(port, world, fresh) == repr(("agent", "n1"))
 
 
@@ -176,12 +178,12 @@ async def test_a_bad_request_does_not_use_up_the_token(world: World, csr_pem: by
 
 
 async def test_strangers_do_not_get_in(world: World) -> None:
-    stranger = Authority.create(NOW).agent("n1", NOW)
+    stranger = Authority.create(now()).agent("n1", now())
     async with link_port(world) as port:
         with pytest.raises(grpc.RpcError) as caught:
             await who(port, world, stranger)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        router = world.authority.router((), NOW)
+        router = world.authority.router((), now())
         with pytest.raises(grpc.RpcError):
             await who(port, world, router)
 
@@ -202,7 +204,7 @@ async def test_only_agents_connect(world: World) -> None:
     bundle = await bundle_for(world, "n1")
     async with link_port(world, AgentIdentity(world.catalog)) as port:
         assert isinstance(await refused(who(port, world, bootstrap(bundle))), PermissionDenied)
-        assert await who(port, world, world.authority.agent("n1", NOW)) == repr("n1")
+        assert await who(port, world, world.authority.agent("n1", now())) == repr("n1")
 
 
 @pytest.fixture
@@ -216,7 +218,7 @@ async def forget(ports: Ports, node: str) -> None:
 
 
 async def test_a_forgotten_node_needs_a_new_token(world: World, ports: Ports) -> None:
-    agent = world.authority.agent("n1", NOW)
+    agent = world.authority.agent("n1", now())
     async with world.catalog.transaction() as tx:
         await tx.insert(Node("n1"))
     await forget(ports, "n1")
@@ -226,7 +228,7 @@ async def test_a_forgotten_node_needs_a_new_token(world: World, ports: Ports) ->
         assert isinstance(await refused(enrol(port, world, agent)), PermissionDenied)
         request = pb.CreateJoinTokenRequest(node="n1", lifetime_s=30)
         answer = await ports.fleet.CreateJoinToken(request, metadata=ADMIN)
-        assert answer.expires_at.ToDatetime(UTC) == NOW + timedelta(seconds=30)
+        assert answer.expires_at.ToDatetime(UTC) == world.clock.now() + timedelta(seconds=30)
         bundle = json.loads(base64.urlsafe_b64decode(answer.bundle))
         _, fresh = await enrol(port, world, bootstrap(bundle), token=bundle["token"])
         assert await who(port, world, fresh) == repr("n1")
@@ -265,12 +267,12 @@ async def test_old_tokens_are_dropped(world: World) -> None:
 
 
 def test_certificates_verify_under_the_authority() -> None:
-    authority = Authority.create(NOW)
+    authority = Authority.create(now())
     root = Store([x509.load_pem_x509_certificate(authority.ca_pem)])
-    router = authority.router(("router.example", "10.1.2.3"), NOW)
+    router = authority.router(("router.example", "10.1.2.3"), now())
     leaf = x509.load_pem_x509_certificate(router.certificate_pem)
     for name in ("localhost", ROUTER_NAME, "router.example"):
-        builder = PolicyBuilder().store(root).time(NOW)
+        builder = PolicyBuilder().store(root).time(now())
         assert builder.build_server_verifier(x509.DNSName(name)).verify(leaf, [])
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {str(one) for one in names.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "::1", "10.1.2.3"}
@@ -279,7 +281,7 @@ def test_certificates_verify_under_the_authority() -> None:
 
 def test_bad_hosts_are_refused() -> None:
     with pytest.raises(InvalidInput, match="host"):
-        Authority.create(NOW).router(("not a host",), NOW)
+        Authority.create(now()).router(("not a host",), now())
 
 
 def test_a_csr_gives_its_key_only() -> None:
@@ -290,7 +292,7 @@ def test_a_csr_gives_its_key_only() -> None:
 
 
 def test_the_authority_wants_its_kind_of_key(tmp_path: Path) -> None:
-    identity = Authority.create(NOW).identity
+    identity = Authority.create(now()).identity
     other = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
