@@ -1,8 +1,7 @@
-"""Gaussian-process regression on one set of rows, conditioned on any subset of it.
+"""Gaussian-process regression with predictions for rows seen and unseen.
 
-The covariance of all rows, the ones to be predicted included, is computed once; conditioning and every inner
-leave-one-model-out then are linear algebra on submatrices (Rasmussen and Williams 2006, eqs. 2.25, 2.26 and 5.12
-extended from a point to a block).
+Every inner leave-one-model-out is linear algebra on the one precision matrix (Rasmussen and Williams 2006, eqs. 2.25,
+2.26 and 5.12, the last one extended from a point to a block).
 """
 
 from __future__ import annotations
@@ -14,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isolation.interference.atlas import Array
-from isolation.interference.kernels import Structure
-from isolation.interference.rows import PairRows
-from partywall.domain.profiles import ProbeSetting
 
 Index = NDArray[np.int64]
 
@@ -35,51 +31,27 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Conditioned:
-    """A process that has seen `train`. `level` is the mean it falls back to: the constant of the training co-runs."""
+    """A process that has seen rows. `level` is the mean it falls back to: the constant of the training co-runs."""
 
-    covariance: Array
-    noise: Array
     target: Array
-    train: Index
     level: float
     precision: Array
     weights: Array
 
-    def predict(self, rows: Index) -> Belief:
-        cross = self.covariance[np.ix_(rows, self.train)]
-        prior = self.covariance[np.ix_(rows, rows)] + np.diag(self.noise[rows])
+    def predict(self, cross: Array, prior: Array) -> Belief:
+        """For new rows: `cross` (new x seen), `prior` their own covariance with noise."""
         return Belief(self.level + cross @ self.weights, prior - cross @ self.precision @ cross.T)
 
     def leave_out(self, positions: Index) -> Belief:
-        """What the process would have predicted for these positions of `train`, had it not seen them."""
+        """What the process would have predicted for these positions of the seen rows, had it not seen them."""
         block = np.linalg.inv(self.precision[np.ix_(positions, positions)])
-        return Belief(self.target[self.train][positions] - block @ self.weights[positions], block)
+        return Belief(self.target[positions] - block @ self.weights[positions], block)
 
 
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """The ensemble's priors over all rows. `co_runs` marks rows of two models (not probe runs)."""
-
-    covariances: tuple[Array, ...]
-    noises: tuple[Array, ...]
-    target: Array
-    co_runs: NDArray[np.bool_]
-
-    def condition(self, train: Index, member: int) -> Conditioned:
-        covariance, noise = self.covariances[member], self.noises[member]
-        level = float(self.target[train][self.co_runs[train]].mean()) if self.co_runs[train].any() else 0.0
-        precision = np.linalg.inv(covariance[np.ix_(train, train)] + np.diag(noise[train]))
-        weights = precision @ (self.target[train] - level)
-        return Conditioned(covariance, noise, self.target, train, level, precision, weights)
-
-
-def prepare(rows: PairRows, members: Sequence[Structure], probes: Sequence[ProbeSetting]) -> Processes:
-    return Processes(
-        covariances=tuple(m.covariance(rows, probes) for m in members),
-        noises=tuple(m.noises(rows) for m in members),
-        target=rows.target,
-        co_runs=~rows.with_probe,
-    )
+def condition(covariance: Array, noise: Array, target: Array, level: float) -> Conditioned:
+    """`covariance` of the seen rows without noise, their noise variances and targets."""
+    precision = np.linalg.inv(covariance + np.diag(noise))
+    return Conditioned(target, level, precision, precision @ (target - level))
 
 
 def pool(beliefs: Sequence[Belief], weights: Array) -> Belief:

@@ -38,37 +38,34 @@ class Structure:
     probe_noise: float = 5e-3
     noise: float = 3e-4
 
-    def covariance(self, rows: PairRows, probes: Sequence[ProbeSetting]) -> Array:
-        """The n x n prior covariance of the rows' log slowdowns, without noise."""
-        k = _CONSTANT + _SESSION * (
-            np.outer(rows.victim_session, rows.victim_session)
-            + np.outer(rows.neighbour_session, rows.neighbour_session)
-        )
-        k += _BUSY * np.outer(rows.victim_busy, rows.victim_busy)
-        k += _DRAM * np.outer(rows.neighbour_dram, rows.neighbour_dram)
-        k += self.victim_solo * (rows.victim_run[:, None] == rows.victim_run[None])
-        k += self.neighbour_solo * (rows.neighbour_run[:, None] == rows.neighbour_run[None])
-        return np.asarray(k + self._curves(rows, probes))
+    def covariance(self, a: PairRows, b: PairRows, probes: Sequence[ProbeSetting]) -> Array:
+        """Prior covariance (a's rows x b's rows) of log slowdowns, without noise."""
+        k = _SESSION * np.outer(a.victim_session, b.victim_session)
+        k += _SESSION * np.outer(a.neighbour_session, b.neighbour_session)
+        k += _BUSY * np.outer(a.victim_busy, b.victim_busy)
+        k += _DRAM * np.outer(a.neighbour_dram, b.neighbour_dram)
+        k += self.victim_solo * (a.victim_run[:, None] == b.victim_run[None])
+        k += self.neighbour_solo * (a.neighbour_run[:, None] == b.neighbour_run[None])
+        return np.asarray(_CONSTANT + k + self._curves(a, b, probes))
 
     def noises(self, rows: PairRows) -> Array:
         """Noise variance of each row: probe runs belong to another session and are trusted less."""
         return np.where(rows.with_probe, self.probe_noise, self.noise)
 
-    def _curves(self, rows: PairRows, probes: Sequence[ProbeSetting]) -> Array:
+    def _curves(self, a: PairRows, b: PairRows, probes: Sequence[ProbeSetting]) -> Array:
         groups = resource_groups(probes)
-        scale = np.sqrt(2.0 / np.array([_size_of(i, groups) for i in range(len(probes))]))
-        s, p = rows.sensitivity * scale, rows.pressure * scale
-        near = np.exp(-0.5 * _squared_distance(rows.shares))
+        near = np.exp(-0.5 * _squared_distance(a.shares, b.shares))
         total = np.zeros_like(near)
         if self.joint:
-            total += self.joint * _matern(s, self.length) * _matern(p, self.length) * near
+            scale = np.sqrt(2.0 / np.array([_size_of(i, groups) for i in range(len(probes))]))
+            victim = _matern(a.sensitivity * scale, b.sensitivity * scale, self.length)
+            total += self.joint * victim * _matern(a.pressure * scale, b.pressure * scale, self.length) * near
         if self.per_resource:
-            for group in groups:
-                victim = _matern(rows.sensitivity[:, group], self.length)
-                total += self.per_resource * victim * _matern(rows.pressure[:, group], self.length) * near
+            for g in groups:
+                victim = _matern(a.sensitivity[:, g], b.sensitivity[:, g], self.length)
+                total += self.per_resource * victim * _matern(a.pressure[:, g], b.pressure[:, g], self.length) * near
         if self.products:
-            f = product_features(rows)
-            total += self.products * f @ f.T
+            total += self.products * product_features(a) @ product_features(b).T
         return total
 
 
@@ -92,14 +89,14 @@ def _size_of(index: int, groups: Sequence[Sequence[int]]) -> int:
     return next(len(g) for g in groups if index in g)
 
 
-def _squared_distance(x: Array) -> Array:
-    square = (x * x).sum(axis=1)
-    return np.asarray(np.maximum(square[:, None] + square[None] - 2.0 * x @ x.T, 0.0))
+def _squared_distance(a: Array, b: Array) -> Array:
+    square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None]
+    return np.asarray(np.maximum(square - 2.0 * a @ b.T, 0.0))
 
 
-def _matern(x: Array, length: float) -> Array:
-    """Matern 5/2 over the columns of x (Rasmussen and Williams 2006, eq. 4.17)."""
-    d = np.sqrt(5.0 * _squared_distance(x)) / length
+def _matern(a: Array, b: Array, length: float) -> Array:
+    """Matern 5/2 (Rasmussen and Williams 2006, eq. 4.17) between the rows of a and b."""
+    d = np.sqrt(5.0 * _squared_distance(a, b)) / length
     return np.asarray((1.0 + d + d * d / 3.0) * np.exp(-d))
 
 

@@ -2,75 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from isolation.interference.atlas import Array, Atlas
-from isolation.interference.gaussian import Belief, Conditioned, Index, Processes, pool, prepare
+from isolation.interference.gaussian import Belief, Conditioned, Index, condition, pool
 from isolation.interference.kernels import MEMBERS, Structure
-from isolation.interference.rows import Pair, PairRows, tabulate
+from isolation.interference.rows import Pair, PairRows, probe_pairs, tabulate
 
 _SHARPNESS = 20.0  # a member 5 % worse in the inner validation keeps about a third of its weight
 
 
 @dataclass(frozen=True, slots=True)
 class PairStudy:
-    """Everything that does not depend on which co-runs are seen: rows and prior covariances over them.
+    """What does not depend on which co-runs are seen: rows and prior covariances over `pairs` and all probe runs."""
 
-    `pairs` come first in the rows, in their order; probe runs follow and are always seen.
-    """
-
+    atlas: Atlas
+    structures: tuple[Structure, ...]
     pairs: tuple[Pair, ...]
     rows: PairRows
-    processes: Processes
+    covariances: tuple[Array, ...]
 
     @classmethod
-    def of(cls, atlas: Atlas, pairs: Sequence[Pair], members: Sequence[Structure] = MEMBERS) -> PairStudy:
-        rows = tabulate(atlas, pairs)
-        return cls(tuple(pairs), rows, prepare(rows, members, atlas.probes))
+    def of(cls, atlas: Atlas, pairs: Sequence[Pair], structures: tuple[Structure, ...] = MEMBERS) -> PairStudy:
+        """Both names of every pair must stand in the atlas."""
+        rows = tabulate(atlas, [*pairs, *probe_pairs(atlas)])
+        covariances = tuple(s.covariance(rows, rows, atlas.probes) for s in structures)
+        return cls(atlas, structures, tuple(pairs), rows, covariances)
 
     def fit(self, seen: Sequence[int]) -> PairModel:
         """Conditions on the co-runs at these places of `pairs` and on all probe runs."""
-        probe_rows = np.flatnonzero(self.rows.with_probe)
-        train = np.concatenate([np.array(seen, dtype=np.int64), probe_rows])
-        members = tuple(self.processes.condition(train, m) for m in range(len(self.processes.covariances)))
+        train = np.concatenate([np.array(seen, dtype=np.int64), np.flatnonzero(self.rows.with_probe)])
+        target = self.rows.target[train]
+        level = float(target[: len(seen)].mean()) if seen else float(target.mean())
+        members = tuple(
+            condition(c[np.ix_(train, train)], s.noises(self.rows)[train], target, level)
+            for c, s in zip(self.covariances, self.structures, strict=True)
+        )
         blocks = _model_blocks([self.pairs[i] for i in seen])
-        return PairModel(self, tuple(seen), members, _weights(members, blocks))
+        return PairModel(self, train, len(seen), members, _weights(members, blocks))
 
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Inner leave-one-model-out: places in `seen` of the rows of one left-out model, belief, and what was measured."""
+    """Inner leave-one-model-out: the rows of one left-out model, what the rest believed, and what was measured."""
 
     left_out: str
-    places: Index
+    pairs: tuple[Pair, ...]
     belief: Belief
     measured: Array
 
 
 @dataclass(frozen=True, slots=True)
 class PairModel:
-    """The fitted ensemble. Row numbers are places in the study's `pairs`."""
+    """The fitted ensemble. `train` are places in the study's rows; the first `co_runs` of them are co-runs."""
 
     study: PairStudy
-    seen: tuple[int, ...]
+    train: Index
+    co_runs: int
     members: tuple[Conditioned, ...]
     weights: Array
 
-    def predict(self, places: Sequence[int]) -> Belief:
-        """Belief over the log slowdowns of these pairs, seen or not."""
-        rows = np.array(places, dtype=np.int64)
-        return pool([m.predict(rows) for m in self.members], self.weights)
+    def predict(self, pairs: Sequence[Pair]) -> Belief:
+        """Belief over the log slowdowns of any pairs of models of the atlas, seen or not, at any shares."""
+        rows, seen = tabulate(self.study.atlas, pairs), self.study.rows.take(self.train)
+        beliefs = []
+        for structure, member in zip(self.study.structures, self.members, strict=True):
+            prior = structure.covariance(rows, rows, self.study.atlas.probes) + np.diag(structure.noises(rows))
+            beliefs.append(member.predict(structure.covariance(rows, seen, self.study.atlas.probes), prior))
+        return pool(beliefs, self.weights)
 
-    def inner(self) -> Iterator[Residuals]:
+    def inner(self) -> list[Residuals]:
         """What each seen model's rows look like to the rest: the only source of every learned uncertainty."""
-        blocks = _model_blocks([self.study.pairs[i] for i in self.seen])
-        measured = self.study.rows.target[list(self.seen)]
-        for name, places in blocks.items():
+        seen = [self.study.pairs[i] for i in self.train[: self.co_runs]]
+        measured = self.study.rows.target[self.train]
+        found = []
+        for name, places in _model_blocks(seen).items():
             belief = pool([m.leave_out(places) for m in self.members], self.weights)
-            yield Residuals(name, places, belief, measured[places])
+            found.append(Residuals(name, tuple(seen[i] for i in places), belief, measured[places]))
+        return found
 
 
 def _model_blocks(pairs: Sequence[Pair]) -> dict[str, Index]:
@@ -80,11 +92,12 @@ def _model_blocks(pairs: Sequence[Pair]) -> dict[str, Index]:
 
 def _weights(members: Sequence[Conditioned], blocks: dict[str, Index]) -> Array:
     """Exponential weights by the mean absolute error of the inner leave-one-model-out (stacking, shrunk to equal)."""
+    if not blocks:
+        return np.full(len(members), 1.0 / len(members))
     losses = []
     for member in members:
-        target = member.target[member.train]
-        errors = [np.abs(member.leave_out(b).mean - target[b]) for b in blocks.values() if len(b) < len(member.train)]
-        losses.append(float(np.concatenate(errors).mean()) if errors else 1.0)
+        errors = [np.abs(member.leave_out(b).mean - member.target[b]) for b in blocks.values()]
+        losses.append(float(np.concatenate(errors).mean()))
     relative = np.array(losses) / min(losses) - 1.0
     weights = np.exp(-_SHARPNESS * relative)
     return np.asarray(weights / weights.sum())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,46 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Colocation:
+    """A victim beside one or more neighbours; `slowdown` nan: to be predicted."""
+
+    victim: Resident
+    neighbours: tuple[Resident, ...]
+    slowdown: float = float("nan")
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((self.victim.name, *(n.name for n in self.neighbours)))
+
+    @property
+    def group(self) -> Group | None:
+        """By partners and shares; None: a kind of run that nothing is promised for."""
+        shares = [self.victim.share_percent, *(n.share_percent for n in self.neighbours)]
+        if len(shares) == 2 and min(shares) == FULL_PERCENT:
+            return Group.UNCAPPED
+        return _BY_PARTNERS.get(len(shares)) if sum(shares) <= FULL_PERCENT else None
+
+    @property
+    def pair(self) -> Pair:
+        """The same as a pair; ValueError with more than one neighbour."""
+        (neighbour,) = self.neighbours
+        return Pair(self.victim, neighbour, self.slowdown)
+
+
+class Group(enum.StrEnum):
+    """Kinds of co-runs: two to four partners under caps, and two without."""
+
+    PAIRS = "pairs"
+    UNCAPPED = "uncapped"
+    TRIPLES = "triples"
+    QUADS = "quads"
+
+
+FULL_PERCENT = 100
+_BY_PARTNERS = {2: Group.PAIRS, 3: Group.TRIPLES, 4: Group.QUADS}
+
+
+@dataclass(frozen=True, slots=True)
 class PairRows:
     """Columns over n rows. Sensitivities, pressures and target are logarithms of slowdowns.
 
@@ -49,53 +90,55 @@ class PairRows:
     with_probe: NDArray[np.bool_]
     target: Array
 
+    def take(self, places: NDArray[np.int64]) -> PairRows:
+        """These rows alone, in this order."""
+        return PairRows(**{f.name: getattr(self, f.name)[places] for f in fields(self)})
+
 
 def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
-    """Rows for pairs of models that stand in the atlas, followed by every probe run of the atlas.
-
-    The probe rows come last: first models beside probes, then probes beside models.
-    """
-    rows = [*pairs, *_probe_pairs(atlas)]
-    weights = np.array([atlas.weights(r.shares) for r in rows])
-    victim = np.array([atlas.index(r.victim.name) for r in rows])
-    neighbour = np.array([atlas.index(r.neighbour.name) for r in rows])
-    with_probe = np.arange(len(rows)) >= len(pairs)
-    ours = np.where(with_probe, 0.0, 1.0)
+    """One row per pair, in order. Both names of every pair must stand in the atlas."""
+    weights = np.array([atlas.weights(p.shares) for p in pairs]).reshape(len(pairs), len(atlas.grid))
+    place = {name: i for i, name in enumerate(atlas.names)}
+    victim = np.array([place[p.victim.name] for p in pairs], dtype=np.int64)
+    neighbour = np.array([place[p.neighbour.name] for p in pairs], dtype=np.int64)
+    with_probe = (victim >= atlas.models) | (neighbour >= atlas.models)
+    session = np.array([[atlas.session_offset(p.victim), atlas.session_offset(p.neighbour)] for p in pairs])
+    session = np.where(with_probe[:, None], 0.0, session.reshape(len(pairs), 2))
+    shares = np.array([p.shares for p in pairs], dtype=np.int64).reshape(len(pairs), 2)
     return PairRows(
         sensitivity=np.einsum("nc,ncr->nr", weights, atlas.sensitivity[victim]),
         pressure=np.einsum("nc,ncr->nr", weights, atlas.pressure[neighbour]),
-        shares=np.array([r.shares for r in rows]) / 100.0,
-        victim_session=ours * np.array([atlas.session_offset(r.victim) for r in rows]),
-        neighbour_session=ours * np.array([atlas.session_offset(r.neighbour) for r in rows]),
-        victim_busy=np.array([atlas.busy(r.victim) for r in rows]),
-        neighbour_dram=np.array([atlas.dram(r.neighbour) for r in rows]),
-        victim_run=_number([r.victim for r in rows], with_probe),
-        neighbour_run=_number([r.neighbour for r in rows], with_probe),
+        shares=shares / 100.0,
+        victim_session=session[:, 0],
+        neighbour_session=session[:, 1],
+        victim_busy=np.array([atlas.busy(p.victim) for p in pairs]),
+        neighbour_dram=np.array([atlas.dram(p.neighbour) for p in pairs]),
+        victim_run=_solo_run(victim, shares[:, 0], with_probe),
+        neighbour_run=_solo_run(neighbour, shares[:, 1], with_probe),
         with_probe=with_probe,
-        target=np.log(np.array([r.slowdown for r in rows])),
+        target=np.log(np.array([p.slowdown for p in pairs])),
     )
 
 
-def _probe_pairs(atlas: Atlas) -> list[Pair]:
-    """What the atlas itself measured, as training rows. Without the probes' own curves there is nothing to say."""
+def probe_pairs(atlas: Atlas) -> list[Pair]:
+    """The probe runs as pairs: models beside probes, then probes beside models.
+
+    Without the probes' own curves a probe has no place in the atlas, and there is nothing to say.
+    """
     if len(atlas.names) == atlas.models:
         return []
-    found = []
+    beside, pressed = [], []
     for m in range(atlas.models):
         for c, (a, b) in enumerate(atlas.grid):
             for r, probe in enumerate(atlas.probes):
-                beside = float(np.exp(atlas.sensitivity[m, c, r]))
-                found.append(Pair(Resident(atlas.names[m], a), Resident(probe.name, b), beside))
-    for m in range(atlas.models):
-        for c, (a, b) in enumerate(atlas.grid):
-            for r, probe in enumerate(atlas.probes):
-                pressed = float(np.exp(atlas.pressure[m, c, r]))
-                found.append(Pair(Resident(probe.name, a), Resident(atlas.names[m], b), pressed))
-    return found
+                name = atlas.names[m]
+                sensitivity = float(np.exp(atlas.sensitivity[m, c, r]))
+                pressure = float(np.exp(atlas.pressure[m, c, r]))
+                beside.append(Pair(Resident(name, a), Resident(probe.name, b), sensitivity))
+                pressed.append(Pair(Resident(probe.name, a), Resident(name, b), pressure))
+    return beside + pressed
 
 
-def _number(residents: Sequence[Resident], with_probe: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _solo_run(side: NDArray[np.int64], share: NDArray[np.int64], with_probe: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Numbers the solo runs; the probe session measured its own."""
-    keys = [(r, bool(p)) for r, p in zip(residents, with_probe, strict=True)]
-    places = {k: i for i, k in enumerate(dict.fromkeys(keys))}
-    return np.array([places[k] for k in keys], dtype=np.int64)
+    return (side * 1000 + share) * 2 + with_probe
