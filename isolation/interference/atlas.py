@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from isolation.interference.mixtures import BLENDS, Array, fit_blends
 from partywall.domain.profiles import Counters, ProbePoint, ProbeSetting, Profile, Resident
 
-Array: TypeAlias = NDArray[np.float64]
 Shares: TypeAlias = tuple[int, int]
 
 _SELF_RIDGE = 0.02  # squared log slowdowns: a few percent of noise on each of about ten rows
@@ -31,7 +30,8 @@ class Atlas:
     """Curves of `names` (models, then probes): `sensitivity` and `pressure` are (names, grid, probes).
 
     `sensitivity[i, (a, b), r]`: i at share a beside probe r at share b. `pressure[i, (a, b), r]`: probe r at share a
-    beside i at share b. So both are read at the same grid point for a victim at a beside a neighbour at b.
+    beside i at share b. So both are read at the same grid point for a victim at a beside a neighbour at b. `blends`
+    (ways, names, grid, probes) are the probes that each neighbour resembles; zero without the probes' own runs.
     """
 
     names: tuple[str, ...]
@@ -40,6 +40,7 @@ class Atlas:
     probes: tuple[ProbeSetting, ...]
     sensitivity: Array
     pressure: Array
+    blends: Array
     profiles: Mapping[str, Profile]
 
     def index(self, name: str) -> int:
@@ -101,15 +102,17 @@ def build(profiles: Mapping[str, Profile], probe_table: Mapping[tuple[Resident, 
     table = _probe_table(probe_table, grid, probes)
     probe_s = _complete_probes(table, model_s, model_p)
     if probe_s is None:
-        return Atlas(names, len(names), grid, probes, model_s, model_p, profiles)
-    probe_p = np.transpose(probe_s, (2, 1, 0))
+        nothing = np.zeros((len(BLENDS), *model_p.shape))
+        return Atlas(names, len(names), grid, probes, model_s, model_p, nothing, profiles)
+    pressure = np.concatenate([model_p, np.transpose(probe_s, (2, 1, 0))])
     return Atlas(
         names + tuple(p.name for p in probes),
         len(names),
         grid,
         probes,
         np.concatenate([model_s, probe_s]),
-        np.concatenate([model_p, probe_p]),
+        pressure,
+        fit_blends(probe_s, pressure, [b for _, b in grid]),
         profiles,
     )
 

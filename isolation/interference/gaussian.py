@@ -31,16 +31,16 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Conditioned:
-    """A process that has seen rows. `level` is the mean it falls back to: the constant of the training co-runs."""
+    """A process that has seen rows. `mean` is the prior mean of those rows, `target` what was measured."""
 
     target: Array
-    level: float
+    mean: Array
     precision: Array
     weights: Array
 
-    def predict(self, cross: Array, prior: Array) -> Belief:
-        """For new rows: `cross` (new x seen), `prior` their own covariance with noise."""
-        return Belief(self.level + cross @ self.weights, prior - cross @ self.precision @ cross.T)
+    def predict(self, mean: Array, cross: Array, prior: Array) -> Belief:
+        """For new rows: their prior mean, `cross` (new x seen), `prior` their own covariance with noise."""
+        return Belief(mean + cross @ self.weights, prior - cross @ self.precision @ cross.T)
 
     def leave_out(self, positions: Index) -> Belief:
         """What the process would have predicted for these positions of the seen rows, had it not seen them."""
@@ -48,10 +48,10 @@ class Conditioned:
         return Belief(self.target[positions] - block @ self.weights[positions], block)
 
 
-def condition(covariance: Array, noise: Array, target: Array, level: float) -> Conditioned:
-    """`covariance` of the seen rows without noise, their noise variances and targets."""
+def condition(covariance: Array, noise: Array, mean: Array, target: Array) -> Conditioned:
+    """`covariance` of the seen rows without noise, their noise variances, prior means and targets."""
     precision = np.linalg.inv(covariance + np.diag(noise))
-    return Conditioned(target, level, precision, precision @ (target - level))
+    return Conditioned(target, mean, precision, precision @ (target - mean))
 
 
 def pool(beliefs: Sequence[Belief], weights: Array) -> Belief:

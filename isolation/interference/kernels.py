@@ -35,7 +35,7 @@ class Structure:
     victim_solo: float = 5e-4
     neighbour_solo: float = 3e-4
     length: float = 1.0
-    probe_noise: float = 5e-3
+    probe_noise: float = 2e-2
     noise: float = 3e-4
 
     def covariance(self, a: PairRows, b: PairRows, probes: Sequence[ProbeSetting]) -> Array:
@@ -101,8 +101,8 @@ def _matern(a: Array, b: Array, length: float) -> Array:
 
 
 MEMBERS: tuple[Structure, ...] = (
-    Structure("per-resource", per_resource=0.05),
-    Structure("mixed", per_resource=0.04, joint=0.02),
-    Structure("joint", joint=0.1, neighbour_solo=0.0),
-    Structure("products", products=1e-3),
+    Structure("per-resource", per_resource=0.01),
+    Structure("mixed", per_resource=0.008, joint=0.004),
+    Structure("joint", joint=0.02, neighbour_solo=0.0),
+    Structure("products", products=2e-4),
 )

@@ -12,6 +12,7 @@ from isolation.interference.gaussian import Belief, Conditioned, Index, conditio
 from isolation.interference.kernels import MEMBERS, Structure
 from isolation.interference.rows import Pair, PairRows, probe_pairs, tabulate
 
+_TRUST = 0.9  # of the structural prior; what it leaves out goes to the constant
 _SHARPNESS = 20.0  # a member 5 % worse in the inner validation keeps about a third of its weight
 
 
@@ -35,14 +36,15 @@ class PairStudy:
     def fit(self, seen: Sequence[int]) -> PairModel:
         """Conditions on the co-runs at these places of `pairs` and on all probe runs."""
         train = np.concatenate([np.array(seen, dtype=np.int64), np.flatnonzero(self.rows.with_probe)])
-        target = self.rows.target[train]
-        level = float(target[: len(seen)].mean()) if seen else float(target.mean())
+        target, prior = self.rows.target[train], _TRUST * self.rows.prior[train]
+        away = (target - prior)[: len(seen)] if seen else target - prior
+        offset = float(away.mean())
         members = tuple(
-            condition(c[np.ix_(train, train)], s.noises(self.rows)[train], target, level)
+            condition(c[np.ix_(train, train)], s.noises(self.rows)[train], prior + offset, target)
             for c, s in zip(self.covariances, self.structures, strict=True)
         )
         blocks = _model_blocks([self.pairs[i] for i in seen])
-        return PairModel(self, train, len(seen), members, _weights(members, blocks))
+        return PairModel(self, train, len(seen), offset, members, _weights(members, blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,15 @@ class Residuals:
 
 @dataclass(frozen=True, slots=True)
 class PairModel:
-    """The fitted ensemble. `train` are places in the study's rows; the first `co_runs` of them are co-runs."""
+    """The fitted ensemble. `train` are places in the study's rows; the first `co_runs` of them are co-runs.
+
+    `offset` is the constant that the training co-runs add to the structural prior.
+    """
 
     study: PairStudy
     train: Index
     co_runs: int
+    offset: float
     members: tuple[Conditioned, ...]
     weights: Array
 
@@ -71,7 +77,8 @@ class PairModel:
         beliefs = []
         for structure, member in zip(self.study.structures, self.members, strict=True):
             prior = structure.covariance(rows, rows, self.study.atlas.probes) + np.diag(structure.noises(rows))
-            beliefs.append(member.predict(structure.covariance(rows, seen, self.study.atlas.probes), prior))
+            cross = structure.covariance(rows, seen, self.study.atlas.probes)
+            beliefs.append(member.predict(_TRUST * rows.prior + self.offset, cross, prior))
         return pool(beliefs, self.weights)
 
     def inner(self) -> list[Residuals]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from isolation.interference.atlas import Array, Atlas, Shares
+from isolation.interference.atlas import Atlas, Shares
+from isolation.interference.mixtures import Array, believe
 from partywall.domain.profiles import Resident
 
 
@@ -80,6 +81,7 @@ class PairRows:
 
     sensitivity: Array
     pressure: Array
+    prior: Array
     shares: Array
     victim_session: Array
     neighbour_session: Array
@@ -104,10 +106,13 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
     with_probe = (victim >= atlas.models) | (neighbour >= atlas.models)
     session = np.array([[atlas.session_offset(p.victim), atlas.session_offset(p.neighbour)] for p in pairs])
     session = np.where(with_probe[:, None], 0.0, session.reshape(len(pairs), 2))
+    sensitivity = np.einsum("nc,ncr->nr", weights, atlas.sensitivity[victim])
+    blends = np.einsum("nc,wncr->wnr", weights, atlas.blends[:, neighbour])
     shares = np.array([p.shares for p in pairs], dtype=np.int64).reshape(len(pairs), 2)
     return PairRows(
-        sensitivity=np.einsum("nc,ncr->nr", weights, atlas.sensitivity[victim]),
+        sensitivity=sensitivity,
         pressure=np.einsum("nc,ncr->nr", weights, atlas.pressure[neighbour]),
+        prior=believe(blends, sensitivity),
         shares=shares / 100.0,
         victim_session=session[:, 0],
         neighbour_session=session[:, 1],
