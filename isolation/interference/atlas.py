@@ -54,14 +54,21 @@ class Atlas:
         inverse = 1.0 / distance**1.5
         return np.asarray(inverse / inverse.sum())
 
-    def session_offset(self, resident: Resident) -> float:
-        """log(solo among the models / solo among the probes): how much the launch path differed between sessions."""
+    def session(self, resident: Resident) -> tuple[float, float]:
+        """log(solo among the models / solo among the probes): its mean over the shares, and the rest at this share.
+
+        The mean is the launch path (more processes on the device make every launch slower), and a model with much of it
+        suffers in co-runs too. The rest is the error of one solo run, which every slowdown divided by it inherits.
+        """
         profile = self.profiles.get(resident.name)
         if profile is None:
-            return 0.0
-        ours = _nearest(profile.solo_ms, resident.share_percent)
-        theirs = _nearest(profile.beside_probes_ms, resident.share_percent)
-        return float(np.log(ours / theirs)) if ours and theirs else 0.0
+            return 0.0, 0.0
+        both = sorted(profile.solo_ms.keys() & profile.beside_probes_ms.keys())
+        if not both:
+            return 0.0, 0.0
+        offset = {s: float(np.log(profile.solo_ms[s] / profile.beside_probes_ms[s])) for s in both}
+        mean = float(np.mean(list(offset.values())))
+        return mean, offset.get(resident.share_percent, mean) - mean
 
     def busy(self, resident: Resident) -> float:
         """How far the share's units are busy alone, around a typical model; launch-bound models leave gaps."""
@@ -115,10 +122,6 @@ def build(profiles: Mapping[str, Profile], probe_table: Mapping[tuple[Resident, 
         fit_blends(probe_s, pressure, [b for _, b in grid]),
         profiles,
     )
-
-
-def _nearest(values: Mapping[int, float], share: int) -> float:
-    return values[min(values, key=lambda s: abs(s - share))] if values else 0.0
 
 
 def _curves(profile: Profile, grid: Sequence[Shares], probes: Sequence[ProbeSetting]) -> tuple[Array, Array]:

@@ -49,7 +49,7 @@ class CrowdModel:
         return float(max(logs.sum() + _features(self.atlas, run, logs) @ self.weights, logs.max() / 2, 0.0))
 
 
-_SCALES = np.array([1.0, 0.05, 0.1, 0.2, 0.03])
+_SCALES = np.array([1.0, 0.05, 0.1, 0.2, 0.03, 0.03])
 
 
 def _logs(run: Colocation, pair_log: PairLog) -> Array:
@@ -57,11 +57,11 @@ def _logs(run: Colocation, pair_log: PairLog) -> Array:
 
 
 def _features(atlas: Atlas, run: Colocation, logs: Array) -> Array:
-    """(extra neighbours, cross products of slowdowns, shared offset, watts over the cap, session offset)."""
+    """(extra neighbours, cross products of slowdowns, shared offset, watts over the cap, session offset, solo error)."""
     extra = len(logs) - 1
     cross = float(logs.sum() ** 2 - (logs**2).sum())
-    session = atlas.session_offset(run.victim)
-    raw = np.array([extra, cross, extra * float(logs.min()), _excess_watts(atlas, run), extra * session])
+    session, solo_error = atlas.session(run.victim)
+    raw = np.array([extra, cross, extra * float(logs.min()), _excess_watts(atlas, run), extra * session, extra * solo_error])
     return np.asarray(raw / _SCALES)
 
 

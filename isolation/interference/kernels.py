@@ -40,8 +40,7 @@ class Structure:
 
     def covariance(self, a: PairRows, b: PairRows, probes: Sequence[ProbeSetting]) -> Array:
         """Prior covariance (a's rows x b's rows) of log slowdowns, without noise."""
-        k = _SESSION * np.outer(a.victim_session, b.victim_session)
-        k += _SESSION * np.outer(a.neighbour_session, b.neighbour_session)
+        k = _SESSION * a.session @ b.session.T
         k += _BUSY * np.outer(a.victim_busy, b.victim_busy)
         k += _DRAM * np.outer(a.neighbour_dram, b.neighbour_dram)
         k += self.victim_solo * (a.victim_run[:, None] == b.victim_run[None])

@@ -75,7 +75,8 @@ _BY_PARTNERS = {2: Group.PAIRS, 3: Group.TRIPLES, 4: Group.QUADS}
 class PairRows:
     """Columns over n rows. Sensitivities, pressures and target are logarithms of slowdowns.
 
-    `victim_run` and `neighbour_run` number the solo run that each side's curve is divided by: rows that share one share
+    `session` (rows, 4): each side's launch-path difference between the sessions, and what its solo run at this very
+    share deviates from it. `victim_run` and `neighbour_run` number the solo run that each side's curve is divided by: rows that share one share
     its error. `with_probe` marks rows of the probe session.
     """
 
@@ -83,8 +84,7 @@ class PairRows:
     pressure: Array
     prior: Array
     shares: Array
-    victim_session: Array
-    neighbour_session: Array
+    session: Array
     victim_busy: Array
     neighbour_dram: Array
     victim_run: NDArray[np.int64]
@@ -104,8 +104,8 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
     victim = np.array([place[p.victim.name] for p in pairs], dtype=np.int64)
     neighbour = np.array([place[p.neighbour.name] for p in pairs], dtype=np.int64)
     with_probe = (victim >= atlas.models) | (neighbour >= atlas.models)
-    session = np.array([[atlas.session_offset(p.victim), atlas.session_offset(p.neighbour)] for p in pairs])
-    session = np.where(with_probe[:, None], 0.0, session.reshape(len(pairs), 2))
+    session = np.array([[*atlas.session(p.victim), *atlas.session(p.neighbour)] for p in pairs]).reshape(len(pairs), 4)
+    session = np.where(with_probe[:, None], 0.0, session)
     sensitivity = np.einsum("nc,ncr->nr", weights, atlas.sensitivity[victim])
     blends = np.einsum("nc,wncr->wnr", weights, atlas.blends[:, neighbour])
     shares = np.array([p.shares for p in pairs], dtype=np.int64).reshape(len(pairs), 2)
@@ -114,8 +114,7 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
         pressure=np.einsum("nc,ncr->nr", weights, atlas.pressure[neighbour]),
         prior=believe(blends, sensitivity),
         shares=shares / 100.0,
-        victim_session=session[:, 0],
-        neighbour_session=session[:, 1],
+        session=session,
         victim_busy=np.array([atlas.busy(p.victim) for p in pairs]),
         neighbour_dram=np.array([atlas.dram(p.neighbour) for p in pairs]),
         victim_run=_solo_run(victim, shares[:, 0], with_probe),
