@@ -80,6 +80,13 @@ class Atlas:
         counters = self.counters(resident)
         return counters.dram_bw / 100 - _TYPICAL_DRAM if counters else 0.0
 
+    def starved(self, victim: Resident, neighbour: Resident) -> float:
+        """The victim's gaps x the neighbour's DRAM bandwidth, as fractions: small kernels wait for memory, not for units."""
+        ours, theirs = self.counters(victim), self.counters(neighbour)
+        if ours is None or theirs is None:
+            return 0.0
+        return (1.0 - ours.sm_util / victim.share_percent) * theirs.dram_bw / 100
+
     def counters(self, resident: Resident) -> Counters | None:
         """Counters at the nearest measured share; None where the device or the profile has none."""
         profile = self.profiles.get(resident.name)

@@ -21,6 +21,7 @@ _CONSTANT = 0.05
 _SESSION = 2.0
 _BUSY = 0.03
 _DRAM = 0.05
+_STARVED = 0.1
 _SAME_RESOURCE = {Resource.L2_LARGE: Resource.DRAM}  # 42 MB just spill over: the two probes press alike
 
 
@@ -43,6 +44,7 @@ class Structure:
         k = _SESSION * a.session @ b.session.T
         k += _BUSY * np.outer(a.victim_busy, b.victim_busy)
         k += _DRAM * np.outer(a.neighbour_dram, b.neighbour_dram)
+        k += _STARVED * np.outer(a.starved, b.starved)
         k += self.victim_solo * (a.victim_run[:, None] == b.victim_run[None])
         k += self.neighbour_solo * (a.neighbour_run[:, None] == b.neighbour_run[None])
         return np.asarray(_CONSTANT + k + self._curves(a, b, probes))

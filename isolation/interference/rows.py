@@ -87,6 +87,7 @@ class PairRows:
     session: Array
     victim_busy: Array
     neighbour_dram: Array
+    starved: Array
     victim_run: NDArray[np.int64]
     neighbour_run: NDArray[np.int64]
     with_probe: NDArray[np.bool_]
@@ -117,6 +118,7 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
         session=session,
         victim_busy=np.array([atlas.busy(p.victim) for p in pairs]),
         neighbour_dram=np.array([atlas.dram(p.neighbour) for p in pairs]),
+        starved=np.where(with_probe, 0.0, np.array([atlas.starved(p.victim, p.neighbour) for p in pairs])),
         victim_run=_solo_run(victim, shares[:, 0], with_probe),
         neighbour_run=_solo_run(neighbour, shares[:, 1], with_probe),
         with_probe=with_probe,
