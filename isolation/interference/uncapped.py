@@ -4,7 +4,8 @@ Without caps the block scheduler hands units to whoever has blocks waiting: larg
 small ones wait behind them. Two facts carry the model. Progress is nearly conserved: 1/slowdown of both partners sums
 to a little over one, more where either leaves units idle alone. And progress is divided by rank: log(progress_a /
 progress_b) is close to h_a - h_b, with one *hold* h per model (strength models of paired comparison, Bradley and Terry
-1952). The hold is linear in how busy the model keeps the units alone and how little it suffers from the launch path.
+1952). The hold is linear in how busy the model keeps the units alone, at what occupancy, how little it suffers from the launch path and
+how much it delays small kernels there.
 """
 
 from __future__ import annotations
@@ -74,15 +75,17 @@ def _solve(
 
 
 def _features(atlas: Atlas, name: str) -> Array | None:
-    """(logit of busy units alone, launch-path sensitivity in units of 0.1, log occupancy)."""
+    """(logit of busy units alone, launch-path sensitivity / 0.1, log occupancy, launch-path pressure / 0.2)."""
     counters = atlas.counters(Resident(name, _FULL))
     launch = [r for r, p in enumerate(atlas.probes) if p.resource is Resource.LAUNCH]
     if counters is None or not launch or name not in atlas.names:
         return None
     busy = float(np.clip(counters.sm_util / 100, 1 - _MAX_UTIL, _MAX_UTIL))
-    sensitivity = float(atlas.sensitivity[atlas.index(name)][:, launch].mean())
+    place = atlas.index(name)
+    sensitivity = float(atlas.sensitivity[place][:, launch].mean())
+    pressure = float(atlas.pressure[place][:, launch].mean())
     occupancy = float(np.log(max(counters.sm_occupancy, 1.0)))
-    return np.array([np.log(busy / (1 - busy)), sensitivity * 10, occupancy])
+    return np.array([np.log(busy / (1 - busy)), sensitivity * 10, occupancy, pressure * 5])
 
 
 def _idle(v: Array, n: Array) -> Array:
