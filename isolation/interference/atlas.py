@@ -50,9 +50,9 @@ class Atlas:
         """Interpolation weights over the grid: one at a grid point, inverse squared distance elsewhere."""
         distance = np.array([(a - shares[0]) ** 2 + (b - shares[1]) ** 2 for a, b in self.grid], dtype=float)
         if distance.min() == 0:
-            return (distance == 0).astype(float)
+            return np.asarray(distance == 0, dtype=np.float64)
         inverse = 1.0 / distance**1.5
-        return np.asarray(inverse / inverse.sum())
+        return np.asarray(inverse / inverse.sum(), dtype=np.float64)
 
     def session(self, resident: Resident) -> tuple[float, float]:
         """log(solo among the models / solo among the probes): its mean over the shares, and the rest at this share.
@@ -81,7 +81,7 @@ class Atlas:
         return counters.dram_bw / 100 - _TYPICAL_DRAM if counters else 0.0
 
     def starved(self, victim: Resident, neighbour: Resident) -> float:
-        """The victim's gaps x the neighbour's DRAM bandwidth, as fractions: small kernels wait for memory, not for units."""
+        """The victim's gaps x the neighbour's DRAM bandwidth, as fractions: small kernels wait for memory."""
         ours, theirs = self.counters(victim), self.counters(neighbour)
         if ours is None or theirs is None:
             return 0.0

@@ -31,9 +31,7 @@ class Bound:
     @classmethod
     def calibrate(cls, residuals: Iterable[Residuals], coverage: float = DEFAULT_COVERAGE) -> Bound:
         """Without any residual three deviations; never a bound below the mean."""
-        scores = [
-            float(np.quantile((r.measured - r.belief.mean) / r.belief.deviation, coverage)) for r in residuals
-        ]
+        scores = [float(np.quantile((r.measured - r.belief.mean) / r.belief.deviation, coverage)) for r in residuals]
         if not scores:
             return cls(_UNCALIBRATED, coverage)
         return cls(max(float(np.quantile(scores, _OF_MODELS)), 0.0), coverage)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolation.interference.atlas import Array, Atlas
+from isolation.interference.atlas import Atlas
+from isolation.interference.mixtures import Array
 from isolation.interference.rows import Colocation
 from partywall.domain.profiles import Resident
 
@@ -57,11 +58,13 @@ def _logs(run: Colocation, pair_log: PairLog) -> Array:
 
 
 def _features(atlas: Atlas, run: Colocation, logs: Array) -> Array:
-    """(extra neighbours, cross products of slowdowns, shared offset, watts over the cap, session offset, solo error)."""
+    """(extra neighbours, cross products, shared offset, watts over the cap, session offset, solo error)."""
     extra = len(logs) - 1
     cross = float(logs.sum() ** 2 - (logs**2).sum())
     session, solo_error = atlas.session(run.victim)
-    raw = np.array([extra, cross, extra * float(logs.min()), _excess_watts(atlas, run), extra * session, extra * solo_error])
+    raw = np.array(
+        [extra, cross, extra * float(logs.min()), _excess_watts(atlas, run), extra * session, extra * solo_error]
+    )
     return np.asarray(raw / _SCALES)
 
 

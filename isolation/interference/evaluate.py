@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolation.interference.atlas import Array
 from isolation.interference.baselines.linear import Baseline, Constant, Gpulet, NoInterference
 from isolation.interference.gaussian import Belief
+from isolation.interference.mixtures import Array
 from isolation.interference.model import InterferenceModel
 from isolation.interference.observations import by_ordered_pair
 from isolation.interference.rows import Colocation, Group
@@ -75,7 +75,8 @@ class Errors:
         if not draws:
             return None
         columns = np.array([[d.p50, d.p90, d.p95, d.max, d.n] for d in draws]).mean(axis=0)
-        return cls(*(float(c) for c in columns[:4]), round(columns[4]))
+        p50, p90, p95, worst, n = (float(c) for c in columns)
+        return cls(p50, p90, p95, worst, round(n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,9 @@ def _bound(judged: Sequence[Judged]) -> BoundQuality:
     names = sorted({n for j in judged for n in j.held_out})
     return BoundQuality(
         coverage=float(covered.mean()),
-        by_model={n: float(np.mean([c for c, j in zip(covered, judged, strict=True) if n in j.held_out])) for n in names},
+        by_model={
+            n: float(np.mean([c for c, j in zip(covered, judged, strict=True) if n in j.held_out])) for n in names
+        },
         false_safe={o: float(np.mean((upper <= o) & (actual > o))) for o in OBJECTIVES},
         false_refuse={o: float(np.mean((upper > o) & (actual <= o))) for o in OBJECTIVES},
     )

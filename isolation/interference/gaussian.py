@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isolation.interference.atlas import Array
+from isolation.interference.mixtures import Array
 
 Index = NDArray[np.int64]
 
@@ -40,17 +40,17 @@ class Conditioned:
 
     def predict(self, mean: Array, cross: Array, prior: Array) -> Belief:
         """For new rows: their prior mean, `cross` (new x seen), `prior` their own covariance with noise."""
-        return Belief(mean + cross @ self.weights, prior - cross @ self.precision @ cross.T)
+        return Belief(mean + cross @ self.weights, np.asarray(prior - cross @ self.precision @ cross.T))
 
     def leave_out(self, positions: Index) -> Belief:
         """What the process would have predicted for these positions of the seen rows, had it not seen them."""
         block = np.linalg.inv(self.precision[np.ix_(positions, positions)])
-        return Belief(self.target[positions] - block @ self.weights[positions], block)
+        return Belief(self.target[positions] - block @ self.weights[positions], np.asarray(block))
 
 
 def condition(covariance: Array, noise: Array, mean: Array, target: Array) -> Conditioned:
     """`covariance` of the seen rows without noise, their noise variances, prior means and targets."""
-    precision = np.linalg.inv(covariance + np.diag(noise))
+    precision = np.asarray(np.linalg.inv(covariance + np.diag(noise)), dtype=np.float64)
     return Conditioned(target, mean, precision, precision @ (target - mean))
 
 

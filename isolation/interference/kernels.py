@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolation.interference.atlas import Array
+from isolation.interference.mixtures import Array
 from isolation.interference.rows import PairRows
 from partywall.domain.profiles import ProbeSetting, Resource
 

@@ -64,14 +64,18 @@ def fit_blends(table: Array, pressure: Array, neighbour_share: Sequence[int]) ->
 
 def believe(blends: Array, sensitivity: Array) -> Array:
     """Prior log slowdown, averaged over the ways: `blends` (ways, rows, probes), `sensitivity` (rows, probes)."""
-    ways = [blend.backward(np.sum(x * blend.forward(sensitivity), axis=-1)) for blend, x in zip(BLENDS, blends, strict=True)]
+    ways = [
+        blend.backward(np.sum(x * blend.forward(sensitivity), axis=-1)) for blend, x in zip(BLENDS, blends, strict=True)
+    ]
     return np.asarray(np.mean(ways, axis=0))
 
 
 def _fit(blend: Blend, basis: Array, target: Array, weight: Array) -> Array:
     rows, values = [], []
     for c in np.flatnonzero(weight):
-        scale = weight[c] / (blend.relative + np.abs(target[c])) if blend.relative else np.full(len(target[c]), weight[c])
+        scale = (
+            weight[c] / (blend.relative + np.abs(target[c])) if blend.relative else np.full(len(target[c]), weight[c])
+        )
         rows.append(basis[:, c, :] * scale[:, None])
         values.append(target[c] * scale)
     size = basis.shape[2]

@@ -118,7 +118,9 @@ def _is_capped_pair(row: Colocation) -> bool:
 
 def _pair_logs(pairs: PairModel, crowds: Sequence[Colocation]) -> PairLogs:
     wanted = tuple(dict.fromkeys((c.victim, n) for c in crowds for n in c.neighbours))
-    means = pairs.predict([Pair(v, n) for v, n in wanted]).mean if wanted else []
+    if not wanted:
+        return PairLogs({})
+    means = pairs.predict([Pair(v, n) for v, n in wanted]).mean
     return PairLogs({k: float(m) for k, m in zip(wanted, means, strict=True)})
 
 

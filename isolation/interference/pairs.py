@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolation.interference.atlas import Array, Atlas
+from isolation.interference.atlas import Atlas
 from isolation.interference.gaussian import Belief, Conditioned, Index, condition, pool
 from isolation.interference.kernels import MEMBERS, Structure
+from isolation.interference.mixtures import Array
 from isolation.interference.rows import Pair, PairRows, probe_pairs, tabulate
 
 _TRUST = 0.9  # of the structural prior; what it leaves out goes to the constant

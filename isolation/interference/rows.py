@@ -75,9 +75,9 @@ _BY_PARTNERS = {2: Group.PAIRS, 3: Group.TRIPLES, 4: Group.QUADS}
 class PairRows:
     """Columns over n rows. Sensitivities, pressures and target are logarithms of slowdowns.
 
-    `session` (rows, 4): each side's launch-path difference between the sessions, and what its solo run at this very
-    share deviates from it. `victim_run` and `neighbour_run` number the solo run that each side's curve is divided by: rows that share one share
-    its error. `with_probe` marks rows of the probe session.
+    `session` (rows, 4) has each side's launch-path difference between the sessions, and how far its solo run at this
+    very share deviates from it. `victim_run` and `neighbour_run` number the solo run that each side's curve is divided
+    by: rows that share one share its error. `with_probe` marks rows of the probe session.
     """
 
     sensitivity: Array

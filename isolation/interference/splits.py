@@ -51,7 +51,9 @@ def one_file(data: Measurements, split: Split) -> Trial:
     names = sorted({n for r, _ in runs for n in r.names})
     if len(names) < 3:
         raise InvalidInput(f"--data must hold co-runs of at least 3 models, got {len(names)}")
-    left_out = [frozenset([n]) for n in names] if split is Split.MODEL_OUT else [*map(frozenset, combinations(names, 2))]
+    left_out = (
+        [frozenset([n]) for n in names] if split is Split.MODEL_OUT else [*map(frozenset, combinations(names, 2))]
+    )
     folds = []
     for out in left_out:
         touched = [out <= r.names for r, _ in runs]
@@ -94,7 +96,9 @@ def _judgeable(profile: Profile) -> bool:
     return profile.probed and bool(profile.beside_probes_ms)
 
 
-def _rows(runs: Sequence[tuple[Run, Measurements]], fallback: Measurements | None = None) -> tuple[list[Colocation], list[int]]:
+def _rows(
+    runs: Sequence[tuple[Run, Measurements]], fallback: Measurements | None = None
+) -> tuple[list[Colocation], list[int]]:
     """Every partner of every run is a row; the second list tells the run's place. Rows without a solo are an error."""
     rows, of_run = [], []
     for place, (run, data) in enumerate(runs):

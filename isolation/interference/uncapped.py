@@ -4,8 +4,8 @@ Without caps the block scheduler hands units to whoever has blocks waiting: larg
 small ones wait behind them. Two facts carry the model. Progress is nearly conserved: 1/slowdown of both partners sums
 to a little over one, more where either leaves units idle alone. And progress is divided by rank: log(progress_a /
 progress_b) is close to h_a - h_b, with one *hold* h per model (strength models of paired comparison, Bradley and Terry
-1952). The hold is linear in how busy the model keeps the units alone, at what occupancy, how little it suffers from the launch path and
-how much it delays small kernels there.
+1952). The hold is linear in how busy the model keeps the units alone, at what occupancy, how little it suffers from
+the launch path and how much it delays small kernels there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isolation.interference.atlas import Array, Atlas
+from isolation.interference.atlas import Atlas
+from isolation.interference.mixtures import Array
 from isolation.interference.rows import Pair
 from partywall.domain.profiles import Resident, Resource
 

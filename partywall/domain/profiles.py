@@ -101,7 +101,11 @@ class Profile:
     output_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for label, values in (("solo_ms", self.solo_ms), ("sensitivity", self.sensitivity), ("pressure", self.pressure)):
+        for label, values in (
+            ("solo_ms", self.solo_ms),
+            ("sensitivity", self.sensitivity),
+            ("pressure", self.pressure),
+        ):
             for value in values.values():
                 if not (math.isfinite(value) and value > 0):
                     raise InvalidInput(f"{label} of {self.model} must be positive, got {value}; measure it again")

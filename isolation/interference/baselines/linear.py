@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from isolation.interference.atlas import Array, Atlas
+from isolation.interference.atlas import Atlas
+from isolation.interference.mixtures import Array
 from isolation.interference.rows import Colocation, Group
 
 _MIN_ROWS = 10
