@@ -77,15 +77,12 @@ class LiveCorrector:
             InvalidInput: `measured_slowdown` is not positive and finite.
         """
         if not (math.isfinite(measured_slowdown) and measured_slowdown > 0):
-            raise InvalidInput(
-                f"measured_slowdown must be positive and finite, got {measured_slowdown}; drop the report"
-            )
+            raise InvalidInput(f"measured_slowdown must be positive and finite, got {measured_slowdown}; drop it")
         policy = self._policy
         state = self._states.get(setting, _State(at_s=at_s)).decayed(at_s, policy.half_life_s)
         residual = math.log(measured_slowdown / predicted.slowdown)
-        surprise = (residual - state.mean(policy.prior_reports)) / math.hypot(
-            policy.noise, self._doubt(state, predicted)
-        )
+        expected = state.mean(policy.prior_reports)
+        surprise = (residual - expected) / math.hypot(policy.noise, self._doubt(state, predicted))
         up = max(state.up + surprise - policy.drift, 0.0)
         down = max(state.down - surprise - policy.drift, 0.0)
         self._states[setting] = replace(

@@ -13,7 +13,6 @@ from isolation.interference.evaluate import Evaluation, Predictor
 from isolation.interference.rows import Group
 
 _METADATA = {"Date": None}
-_STYLE = {"svg.hashsalt": "partywall", "svg.fonttype": "none", "font.size": 9}
 
 
 def sensitivity_curves(atlas: Atlas, path: Path) -> None:
@@ -64,5 +63,5 @@ def coverage(evaluation: Evaluation, path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({"svg.hashsalt": "partywall", "svg.fonttype": "none", "font.size": 9}):
         figure.savefig(path, metadata=_METADATA, dpi=150)

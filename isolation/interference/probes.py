@@ -83,9 +83,8 @@ CPU_PROBES = tuple(ProbeSetting(r, level) for r in (Resource.MEMORY_BANDWIDTH, R
 def make_load(resource: Resource, llc_bytes: int = DEFAULT_LLC_BYTES) -> Load:
     """Raises InvalidInput for a resource that the CPU has no probe for."""
     if resource not in _LOADS:
-        raise InvalidInput(
-            f"resource {resource.value!r} has no CPU probe; it has: {', '.join(r.value for r in _LOADS)}"
-        )
+        known = ", ".join(r.value for r in _LOADS)
+        raise InvalidInput(f"resource {resource.value!r} has no CPU probe; choose one of: {known}")
     return _LOADS[resource](llc_bytes)
 
 

@@ -55,7 +55,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLaw:
-    """The shared resources. Defaults have the size of an 80 GB data-centre GPU."""
+    """The shared resources. Defaults have the size of an 80 GB data-centre GPU.
+
+    A phase lasts as long as its compute and its memory time together, overlapped but not perfectly (their root sum of
+    squares); memory answers later when others keep it busy (`queueing`), even below saturation.
+    """
 
     dram_bytes_per_s: float = 2.9e12
     l2_bytes: float = 50e6
@@ -63,6 +67,7 @@ class DeviceLaw:
     idle_watts: float = 110.0
     launch_penalty: float = 0.08
     spill: float = 1.5
+    queueing: float = 0.6
 
     def speeds(self, phases: Sequence[Phase], shares: Sequence[float]) -> Array:
         """Progress per second of each active phase, in phases (1 / its current duration)."""
@@ -76,9 +81,11 @@ class DeviceLaw:
         crowd = 1.0 + self.launch_penalty * (len(phases) - 1)
         compute = np.where(gap, 1.0 / (alone * crowd), clock / alone)
         bytes_needed = np.array([p.dram_bytes * (spilled if p.l2_bytes else 1.0) for p in phases])
-        granted = max_min(bytes_needed * compute, self.dram_bytes_per_s)
-        bandwidth = np.divide(granted, bytes_needed, out=np.full(len(phases), np.inf), where=bytes_needed > 0)
-        return np.asarray(np.minimum(compute, bandwidth))
+        demand = bytes_needed * compute
+        granted = np.maximum(max_min(demand, self.dram_bytes_per_s), 1.0)
+        others = np.minimum((demand.sum() - demand) / self.dram_bytes_per_s, 1.0)
+        waiting = bytes_needed / granted * (1.0 + self.queueing * others)
+        return np.asarray(1.0 / np.hypot(1.0 / compute, waiting))
 
 
 def max_min(demands: Array, capacity: float) -> Array:
@@ -165,4 +172,6 @@ class RecordedTruth:
         same = [k for k in self.table if [r.name for r in k] == names]
         if not same:
             raise NotFound(f"no co-run of {', '.join(names)} was recorded; measure it or use ResourceTruth")
-        return min(same, key=lambda k: (sum(abs(a.share_percent - b.share_percent) for a, b in zip(k, wanted)), k))
+        return min(
+            same, key=lambda k: (sum(abs(a.share_percent - b.share_percent) for a, b in zip(k, wanted, strict=True)), k)
+        )
