@@ -47,9 +47,10 @@ class Study:
     place: Mapping[int, int]
 
     @classmethod
-    def of(cls, atlas: Atlas, rows: Sequence[Colocation]) -> Study:
+    def of(cls, atlas: Atlas, rows: Sequence[Colocation], learnable: int | None = None) -> Study:
+        """Only the first `learnable` rows can be learned from later (all by default); the others are to be judged."""
         known = frozenset(atlas.names)
-        places = [i for i, r in enumerate(rows) if r.group is Group.PAIRS and r.names <= known]
+        places = [i for i, r in enumerate(rows[:learnable]) if r.group is Group.PAIRS and r.names <= known]
         study = PairStudy.of(atlas, [rows[i].pair for i in places])
         return cls(atlas, tuple(rows), study, {row: k for k, row in enumerate(places)})
 

@@ -85,7 +85,7 @@ def two_files(train: Measurements, test: Measurements) -> Trial:
     judged, _ = _rows(judged_runs, fallback=train)
     judged = [_rename(r, renamed) for r in judged]
     table = {**dataset.probe_slowdowns(test), **dataset.probe_slowdowns(train)}
-    study = Study.of(build(profiles, table), [*seen, *judged])
+    study = Study.of(build(profiles, table), [*seen, *judged], learnable=len(seen))
     places = tuple(len(seen) + i for i, r in enumerate(judged) if r.group is not None)
     new = sorted({n for r, _ in judged_runs for n in r.names} - known)
     fold = Fold(tuple(range(len(seen))), places, tuple(frozenset([renamed.get(n, n)]) for n in new))
