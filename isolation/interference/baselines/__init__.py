@@ -1,0 +1,1 @@
+"""Published and trivial predictors that every figure of ours is shown beside."""

@@ -1,0 +1,61 @@
+"""`partywall interference`: how well neighbours' cost is predicted, on measurement files."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from partywall.errors import InvalidInput, Unsupported
+
+if TYPE_CHECKING:
+    from isolation.interference.splits import Trial
+
+app = typer.Typer(help="Predict what neighbours cost each other.", no_args_is_help=True)
+
+
+class Output(enum.StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+class SplitName(enum.StrEnum):
+    MODEL_OUT = "leave-model-out"
+    PAIR_OUT = "leave-pair-out"
+
+
+@app.callback()
+def _group() -> None:
+    """Predict what neighbours cost each other."""
+
+
+@app.command()
+def evaluate(
+    train: Annotated[Path | None, typer.Option(help="Measurements to learn from.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Measurements to judge on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Measurements to split.")] = None,
+    split: Annotated[SplitName, typer.Option(help="What to leave out of --data.")] = SplitName.MODEL_OUT,
+    seed: Annotated[int, typer.Option(help="Draws the live observations.")] = 0,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")] = Output.TABLE,
+) -> None:
+    """Judge the predictor beside none, a constant and gpulet's form on co-runs it has not seen."""
+    try:
+        from isolation.interference.evaluate import evaluate as judge
+        from isolation.interference.report import as_json, as_table
+    except ImportError as exc:
+        raise Unsupported('evaluate needs numpy and scipy: install "partywall[load]"') from exc
+    evaluation = judge(_trial(train, test, data, split), seed)
+    typer.echo(json.dumps(as_json(evaluation), indent=2) if output is Output.JSON else as_table(evaluation))
+
+
+def _trial(train: Path | None, test: Path | None, data: Path | None, split: SplitName) -> Trial:
+    from isolation.interference import dataset, splits
+
+    if data is not None and train is None and test is None:
+        return splits.one_file(dataset.load(data), splits.Split(split.value))
+    if data is None and train is not None and test is not None:
+        return splits.two_files(dataset.load(train), dataset.load(test))
+    raise InvalidInput("give either --data FILE with --split, or both --train A and --test B")
