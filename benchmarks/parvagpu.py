@@ -57,7 +57,7 @@ def read_scenarios(folder: Path, models: Sequence[str]) -> list[list[SliceDemand
 
 
 def violations(plan: SlicePlan, demands: Sequence[SliceDemand], rows: dict[str, list[Row]]) -> int:
-    """Models short of rate or over latency, judged from the raw rows and the layout alone, not from the planner's sums."""
+    """Models short of rate or over latency, judged from the raw rows and the layout alone."""
     layouts: dict[int, list[SlicePosition]] = {}
     for placed in plan.slices:
         layouts.setdefault(placed.device, []).append(SlicePosition(placed.start, SliceSize(placed.setting.size)))
