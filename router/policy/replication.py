@@ -1,0 +1,56 @@
+"""The first plan of a pool: how many replicas of which model, chosen by rates and burstiness, and where."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from router.policy.catalog import ServedModel, Traffic
+
+
+def shortfall_per_s(model: ServedModel, traffic: Traffic, replicas: int) -> float:
+    """Arrivals a second that this many replicas would leave unserved, roughly.
+
+    Bursts: gaps of variation CV come in clusters of (1 + CV^2) / 2 on average (renewal counts, Cox 1962), taken as
+    geometric; one replica clears objective / latency of a cluster in time. Load: the chance that it is busy. Each
+    further replica misses the same part of what is left, so gains fall with every replica.
+    """
+    cluster = max(1.0, (1 + traffic.cv * traffic.cv) / 2)
+    clears = max(1.0, model.objective_s / model.service_s[0])
+    burst = (1 - 1 / cluster) ** clears
+    busy = min(0.99, traffic.rate_per_s * model.service_s[0])
+    return traffic.rate_per_s * (1 - (1 - burst) * (1 - busy)) ** replicas
+
+
+def first_plan(
+    models: Sequence[ServedModel], traffic: Sequence[Traffic], devices: int, memory_gb: float
+) -> list[list[int]]:
+    """Models per device. Greedy: the replica that saves most per GB goes to the least loaded device with room."""
+    free = [memory_gb] * devices
+    load = [0.0] * devices
+    placed: list[list[int]] = [[] for _ in range(devices)]
+    counts = [0] * len(models)
+
+    def gain(model: int) -> float:
+        held = models[model]
+        saved = shortfall_per_s(held, traffic[model], counts[model]) - shortfall_per_s(
+            held, traffic[model], counts[model] + 1
+        )
+        return saved / max(held.weights_gb, 1e-3)
+
+    heap = [(-gain(model), model) for model in range(len(models)) if traffic[model].rate_per_s > 0]
+    heapq.heapify(heap)
+    while heap:
+        _, model = heapq.heappop(heap)
+        need = models[model].weights_gb - 1e-9
+        options = [d for d in range(devices) if free[d] >= need and model not in placed[d]]
+        if not options:
+            continue
+        device = min(options, key=lambda d: (load[d], d))
+        free[device] -= models[model].weights_gb
+        load[device] += traffic[model].rate_per_s * models[model].service_s[0] / (counts[model] + 1)
+        placed[device].append(model)
+        counts[model] += 1
+        if counts[model] < devices:
+            heapq.heappush(heap, (-gain(model), model))
+    return placed
