@@ -36,7 +36,7 @@ class PoolLimits:
     swap: bool = True
     scan: int = 8
     anticipate: bool = True
-    eager_s: float = NEVER
+    eager_s: float = 0.5
 
 
 class Pool:
@@ -61,15 +61,15 @@ class Pool:
         self.replicas: list[list[DeviceSchedule]] = [
             [s for s in schedules if index in s.ready_s] for index in range(len(models))
         ]
-        self._residency = Residency(models, traffic, self.replicas)
+        self._residency = Residency(models, traffic, self._load_s, self.replicas)
         self._anticipates = limits.swap and limits.anticipate
+        self._orphans = [m for m in range(len(models)) if not self._residency.reachable(m)]
         self._turn = 0
 
     # -- a request ----------------------------------------------------------------------------------------------
 
     def arrived(self, now: float, request: int, model: int, deadline_s: float) -> None:
         """Promises the request somewhere, or refuses it."""
-        self._residency.saw(now, model)
         schedule, eager = None, self._limits.eager_s
         if eager < NEVER and self._limits.swap:
             wait = min((max(s.tail_s, now, s.ready_s[model]) for s in self.replicas[model]), default=now) - now
@@ -79,8 +79,11 @@ class Pool:
             schedule = self._serve_resident(now, request, model, deadline_s)
         if schedule is None and self._limits.swap:
             schedule = self._serve_by_swap(now, request, model, deadline_s)
+        self._residency.seen_s[model] = now
         if schedule is None:
             self._actuator.refuse(request)
+            if self._anticipates:
+                self._bring(now, model)
         elif schedule.idle:
             self._start(now, schedule)
 
@@ -150,7 +153,7 @@ class Pool:
 
     @staticmethod
     def _leaving(schedule: DeviceSchedule, model: int) -> bool:
-        return bool(schedule.pins.get(model))
+        return bool(schedule.pins.get(model)) or any(model in load.victims for load in schedule.loads)
 
     def _plan_load(self, schedule: DeviceSchedule, model: int, victims: Sequence[int], start_s: float) -> None:
         for victim in victims:
@@ -165,15 +168,26 @@ class Pool:
             load.started = True
             self._actuator.load(schedule.device, load.model, load.victims)
 
-    def _anticipate(self, now: float, schedule: DeviceSchedule) -> None:
-        """Brings weights to a device whose copy engine is free when they are worth clearly more than what leaves."""
-        if schedule.loads:
+    def _bring(self, now: float, model: int) -> None:
+        """A request was refused: brings its model to one more device for those that follow, if that pays."""
+        best: tuple[float, DeviceSchedule, Sequence[int]] | None = None
+        for schedule in self._candidates():
+            choice = self._residency.worth_loading(now, schedule, model)
+            if choice is not None and (best is None or choice[0] > best[0]):
+                best = (choice[0], schedule, choice[1])
+        if best is not None:
+            self._plan_load(best[1], model, best[2], now)
+
+    def _restore(self, now: float, schedule: DeviceSchedule) -> None:
+        """An idle device: brings back a model that has no replica and that no swap on demand could serve in time."""
+        if schedule.loads or schedule.queue:
             return
-        wanted = self._residency.wanted(now, schedule)
-        if wanted is None:
-            return
-        model, victims = wanted
-        self._plan_load(schedule, model, victims, now)
+        for model in self._orphans:
+            if not self.replicas[model]:
+                choice = self._residency.worth_loading(now, schedule, model)
+                if choice is not None:
+                    self._plan_load(schedule, model, choice[1], now)
+                    return
 
     # -- what the devices report --------------------------------------------------------------------------------
 
@@ -186,7 +200,7 @@ class Pool:
         if schedule.queue:
             self._start(now, schedule)
         if self._anticipates:
-            self._anticipate(now, schedule)
+            self._restore(now, schedule)
 
     def loaded(self, now: float, device: int, model: int) -> None:
         """Weights have arrived."""
@@ -196,7 +210,7 @@ class Pool:
         if schedule.idle and schedule.queue:
             self._start(now, schedule)
         if self._anticipates:
-            self._anticipate(now, schedule)
+            self._restore(now, schedule)
 
     def _start(self, now: float, schedule: DeviceSchedule) -> None:
         batch = schedule.next_batch(now)
