@@ -42,7 +42,13 @@ class PartywallPolicy:
 
     def woken(self, now: float) -> None: ...
 
-    def changed(self, now: float, device: int, up: bool, lost: Batch) -> None: ...
+    def changed(self, now: float, device: int, up: bool, lost: Batch) -> None:
+        """What was running or promised on a dead device is offered again, with the time it has left."""
+        if up:
+            self._pool.joined(now, device)
+            return
+        for request in (*lost, *self._pool.lost(device)):
+            self._pool.arrived(now, request, self._world.model_of[request], self._world.deadline_s[request])
 
     # -- the pool's actuator ------------------------------------------------------------------------------------
 

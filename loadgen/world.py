@@ -120,6 +120,7 @@ class World:
         self._events: list[tuple[float, int, int, int, int]] = []
         self._order = 0
         self._started = False
+        self.model_of: Sequence[int] = ()
         self.deadline_s: list[float] = []
         self.finish_s: list[float] = []
 
@@ -216,6 +217,7 @@ class World:
     ) -> None:
         """Plays all arrivals (in order of time) and whatever follows from them."""
         objective = self._objective
+        self.model_of = model_of
         self.deadline_s = [t + objective[m] + EPSILON_S for t, m in zip(arrival_s, model_of, strict=True)]
         self.finish_s = [WAITING] * len(arrival_s)
         policy.begin(self)

@@ -30,13 +30,19 @@ class Actuator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`scan` devices are looked at for a swap, and replicas before the first that is good enough is taken."""
+    """Limits of the pool's choices.
+
+    `scan` devices are looked at for a swap, and as many replicas for a place in a batch or ahead of others. A swap is
+    preferred to waiting for a replica when that wait is longer than the load by `patience` service times.
+    `upper` is predicted over mean service time: admission promises by the upper bound.
+    """
 
     batching: bool = True
     swap: bool = True
     scan: int = 8
     anticipate: bool = True
-    eager_s: float = 0.5
+    patience: float = 0.5
+    upper: float = 1.0
 
 
 class Pool:
@@ -53,8 +59,9 @@ class Pool:
     ) -> None:
         self._models = models
         self._schedules = schedules
-        self._service = [m.service_s[0] for m in models]
+        self._service = [m.service_s[0] * limits.upper for m in models]
         self._load_s = [m.weights_gb / load_gb_per_s for m in models]
+        self._patience_s = [c * (1 + limits.patience) + w for c, w in zip(self._service, self._load_s, strict=True)]
         self._batches = [limits.batching and _gains(m) for m in models]
         self._limits = limits
         self._actuator = actuator
@@ -63,21 +70,30 @@ class Pool:
         ]
         self._residency = Residency(models, traffic, self._load_s, self.replicas)
         self._anticipates = limits.swap and limits.anticipate
-        self._orphans = [m for m in range(len(models)) if not self._residency.reachable(m)]
+        self._orphans = {
+            m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))
+        }
         self._turn = 0
 
     # -- a request ----------------------------------------------------------------------------------------------
 
     def arrived(self, now: float, request: int, model: int, deadline_s: float) -> None:
         """Promises the request somewhere, or refuses it."""
-        schedule, eager = None, self._limits.eager_s
-        if eager < NEVER and self._limits.swap:
-            wait = min((max(s.tail_s, now, s.ready_s[model]) for s in self.replicas[model]), default=now) - now
-            if wait > eager * self._service[model] + self._load_s[model]:
-                schedule = self._serve_by_swap(now, request, model, min(deadline_s, now + wait + self._service[model]))
-        if schedule is None:
-            schedule = self._serve_resident(now, request, model, deadline_s)
-        if schedule is None and self._limits.swap:
+        best, finish = self._earliest(now, model, deadline_s)
+        service = self._service[model]
+        schedule: DeviceSchedule | None = None
+        if best is not None and self._batches[model] and finish > now + service:
+            schedule = self._squeeze(now, request, model, deadline_s, batched=True)
+        asked = schedule is None and finish - now > self._patience_s[model] and self._limits.swap
+        if asked:
+            schedule = self._serve_by_swap(now, request, model, min(deadline_s, finish))
+        if schedule is None and best is not None:
+            if finish <= deadline_s:
+                best.append(now, model, request, deadline_s, service)
+                schedule = best
+            else:
+                schedule = self._squeeze(now, request, model, deadline_s, batched=False)
+        if schedule is None and self._limits.swap and not asked:
             schedule = self._serve_by_swap(now, request, model, deadline_s)
         self._residency.seen_s[model] = now
         if schedule is None:
@@ -87,10 +103,19 @@ class Pool:
         elif schedule.idle:
             self._start(now, schedule)
 
-    def _serve_resident(self, now: float, request: int, model: int, deadline_s: float) -> DeviceSchedule | None:
-        service = self._service[model]
-        best, best_finish = None, NEVER
+    def _earliest(self, now: float, model: int, deadline_s: float) -> tuple[DeviceSchedule | None, float]:
+        """The replica that would finish the request first, and when; with many replicas, the first good sample."""
         replicas = self.replicas[model]
+        if len(replicas) > 2 * self._limits.scan:
+            found = self._first_done(now, model, self._sample(replicas, 2 * self._limits.scan))
+            if found[1] <= deadline_s:
+                return found
+        return self._first_done(now, model, replicas)
+
+    def _first_done(
+        self, now: float, model: int, replicas: Sequence[DeviceSchedule]
+    ) -> tuple[DeviceSchedule | None, float]:
+        best, best_start = None, NEVER
         for schedule in replicas:
             start = schedule.tail_s
             if start <= now:
@@ -99,23 +124,32 @@ class Pool:
             if ready > start:
                 start = ready
             elif start == now:
-                best, best_finish = schedule, now + service
-                break
-            if start + service < best_finish:
-                best, best_finish = schedule, start + service
-        if best is None:
-            return None
-        if self._batches[model] and best_finish > now + service:
-            for schedule in replicas:
-                if schedule.queue and schedule.join(now, model, request, deadline_s):
+                return schedule, now + self._service[model]
+            if start < best_start:
+                best, best_start = schedule, start
+        return best, best_start + self._service[model]
+
+    def _squeeze(
+        self, now: float, request: int, model: int, deadline_s: float, *, batched: bool
+    ) -> DeviceSchedule | None:
+        """A place inside a waiting batch, or ahead of others, that makes nobody late."""
+        replicas = self.replicas[model]
+        for schedule in self._sample(replicas, self._limits.scan) if len(replicas) > self._limits.scan else replicas:
+            if not schedule.queue:
+                continue
+            if batched:
+                if schedule.join(now, model, request, deadline_s):
                     return schedule
-        if best_finish <= deadline_s:
-            best.append(now, model, request, deadline_s, service)
-            return best
-        for schedule in replicas:
-            if schedule.queue and schedule.insert(now, model, request, deadline_s, service):
+            elif schedule.insert(now, model, request, deadline_s, self._service[model]):
                 return schedule
         return None
+
+    def _sample(self, schedules: Sequence[DeviceSchedule], size: int) -> Sequence[DeviceSchedule]:
+        """The next `size` of a ring: cheap, even, and the same on every run."""
+        self._turn += size
+        at = self._turn % len(schedules)
+        chosen = schedules[at : at + size]
+        return chosen if len(chosen) == size else [*chosen, *schedules[: size - len(chosen)]]
 
     # -- swaps --------------------------------------------------------------------------------------------------
 
@@ -132,7 +166,7 @@ class Pool:
             if choice is None:
                 continue
             victims, cost = choice
-            start = schedule.earliest_load(now, self._models[model].weights_gb, victims)
+            start = schedule.earliest_load(now, victims)
             ready = start + self._load_s[model]
             finish = max(ready, schedule.tail_s, now) + service
             if finish <= deadline_s and (best is None or (cost, finish) < best[:2]):
@@ -144,12 +178,9 @@ class Pool:
         return best[2]
 
     def _candidates(self) -> Sequence[DeviceSchedule]:
-        count, scan = len(self._schedules), self._limits.scan
-        if count <= scan:
+        if len(self._schedules) <= self._limits.scan:
             return self._schedules
-        self._turn = (self._turn + scan) % count
-        chosen = self._schedules[self._turn : self._turn + scan]
-        return chosen if len(chosen) == scan else [*chosen, *self._schedules[: scan - len(chosen)]]
+        return self._sample(self._schedules, self._limits.scan)
 
     @staticmethod
     def _leaving(schedule: DeviceSchedule, model: int) -> bool:
@@ -157,10 +188,16 @@ class Pool:
 
     def _plan_load(self, schedule: DeviceSchedule, model: int, victims: Sequence[int], start_s: float) -> None:
         for victim in victims:
-            self.replicas[victim].remove(schedule)
+            self._withdraw(victim, schedule)
         self.replicas[model].append(schedule)
+        self._orphans.pop(model, None)
         schedule.plan_load(model, victims, start_s, self._load_s[model])
         self._begin_loads(schedule)
+
+    def _withdraw(self, model: int, schedule: DeviceSchedule) -> None:
+        self.replicas[model].remove(schedule)
+        if not self.replicas[model] and not self._residency.reachable(model):
+            self._orphans[model] = None
 
     def _begin_loads(self, schedule: DeviceSchedule) -> None:
         load: PlannedLoad | None = schedule.startable_load()
@@ -182,12 +219,14 @@ class Pool:
         """An idle device: brings back a model that has no replica and that no swap on demand could serve in time."""
         if schedule.loads or schedule.queue:
             return
-        for model in self._orphans:
-            if not self.replicas[model]:
-                choice = self._residency.worth_loading(now, schedule, model)
-                if choice is not None:
-                    self._plan_load(schedule, model, choice[1], now)
-                    return
+        for _ in range(min(self._limits.scan, len(self._orphans))):
+            model = next(iter(self._orphans))
+            del self._orphans[model]
+            self._orphans[model] = None
+            choice = self._residency.worth_loading(now, schedule, model)
+            if choice is not None:
+                self._plan_load(schedule, model, choice[1], now)
+                return
 
     # -- what the devices report --------------------------------------------------------------------------------
 
@@ -211,6 +250,19 @@ class Pool:
             self._start(now, schedule)
         if self._anticipates:
             self._restore(now, schedule)
+
+    def lost(self, device: int) -> list[int]:
+        """A device went away: gives the requests that were promised there and not yet begun."""
+        schedule = self._schedules[device]
+        for model in schedule.ready_s:
+            self._withdraw(model, schedule)
+        waiting = [request for batch in schedule.queue for request in batch.requests]
+        schedule.reset(NEVER)
+        return waiting
+
+    def joined(self, now: float, device: int) -> None:
+        """A device came (back), empty."""
+        self._schedules[device].reset(now)
 
     def _start(self, now: float, schedule: DeviceSchedule) -> None:
         batch = schedule.next_batch(now)

@@ -46,6 +46,14 @@ def _survival_fraction(shape: float, x: float) -> float:
     return math.exp(-x + shape * math.log(x) - math.lgamma(shape)) * h
 
 
+def gap_within(rate_per_s: float, cv: float, seconds: float) -> float:
+    """P(gap <= seconds) for gaps of this mean rate and variation."""
+    if rate_per_s <= 0:
+        return 0.0
+    shape = 1.0 / max(cv, 0.05) ** 2
+    return 1.0 - survival(shape, shape * seconds * rate_per_s)
+
+
 @functools.lru_cache(maxsize=256)
 def _cumulative_hazard(cv_steps: int) -> Sequence[float]:
     """-ln P(gap > 2^e) of unit mean, on a grid of exponents e."""

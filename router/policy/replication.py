@@ -6,20 +6,18 @@ import heapq
 from collections.abc import Sequence
 
 from router.policy.catalog import ServedModel, Traffic
+from router.policy.renewal import gap_within
 
 
 def shortfall_per_s(model: ServedModel, traffic: Traffic, replicas: int) -> float:
     """Arrivals a second that this many replicas would leave unserved, roughly.
 
-    Bursts: gaps of variation CV come in clusters of (1 + CV^2) / 2 on average (renewal counts, Cox 1962), taken as
-    geometric; one replica clears objective / latency of a cluster in time. Load: the chance that it is busy. Each
-    further replica misses the same part of what is left, so gains fall with every replica.
+    A cluster goes on while gaps are shorter than the service time, so its size is geometric with that chance; one
+    replica clears objective / latency of a cluster in time, each further one the same part of what is left.
     """
-    cluster = max(1.0, (1 + traffic.cv * traffic.cv) / 2)
-    clears = max(1.0, model.objective_s / model.service_s[0])
-    burst = (1 - 1 / cluster) ** clears
-    busy = min(0.99, traffic.rate_per_s * model.service_s[0])
-    return traffic.rate_per_s * (1 - (1 - burst) * (1 - busy)) ** replicas
+    goes_on = min(0.999, gap_within(traffic.rate_per_s, traffic.cv, model.service_s[0]))
+    clears = max(1.0, model.objective_s // model.service_s[0])
+    return traffic.rate_per_s * goes_on ** (clears * replicas)
 
 
 def first_plan(

@@ -1,9 +1,9 @@
 """Which weights stay on the devices: what a replica is worth now, who leaves for whom.
 
-A replica's worth is the requests a second it is expected to save. Arrivals come in clusters whose mean size follows
-from the CV of the gaps, (1 + CV^2) / 2, taken as geometric; a cluster begins or goes on at the hazard of the gaps
-(`renewal`). With k requests cleared by a replica within the objective, the r-th replica saves of each cluster
-C p^(k (r-1)) (1 - p^k), p = 1 - 1/C. What a swap on demand would still clear is no loss.
+A replica's worth is the requests a second it is expected to save. A cluster of arrivals goes on while gaps are shorter
+than the service time, with chance p, so its mean size is C = 1 / (1 - p); one begins or goes on at the hazard of the
+gaps (`renewal`). With k requests cleared by a replica within the objective, the r-th replica saves of each cluster
+C p^(k (r-1)) (1 - p^k). What a swap on demand would still clear is no loss.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.policy.catalog import ServedModel, Traffic
-from router.policy.renewal import GapHazard
+from router.policy.renewal import GapHazard, gap_within
 from router.policy.schedule import DeviceSchedule
 
 HORIZON_S = 1.0
@@ -33,12 +33,10 @@ class _Shape:
 
 def _shape(model: ServedModel, traffic: Traffic, load_s: float) -> _Shape:
     service = model.service_s[0]
-    cluster = max(1.0, (1 + traffic.cv * traffic.cv) / 2)
-    busy = min(0.95, traffic.rate_per_s * service)
+    goes_on = min(0.999, gap_within(traffic.rate_per_s, traffic.cv, service))
     clears = max(1.0, model.objective_s // service)
     after_swap = max(0.0, (model.objective_s - load_s + 1e-9) // service)
-    goes_on = 1 - (1 - busy) / cluster
-    return _Shape(cluster, goes_on**clears, 1 - min(1.0, after_swap / clears) * SWAP_SAVES, after_swap >= 1)
+    return _Shape(1 / (1 - goes_on), goes_on**clears, 1 - min(1.0, after_swap / clears) * SWAP_SAVES, after_swap >= 1)
 
 
 SWAP_SAVES = 0.9

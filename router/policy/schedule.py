@@ -48,15 +48,20 @@ class DeviceSchedule:
     `tail_s` is when everything promised so far is done. Loads are at most two: one in progress, one waiting.
     """
 
-    __slots__ = ("busy_until_s", "device", "free_gb", "idle", "loads", "models", "pins", "queue", "ready_s", "tail_s")
+    __slots__ = ("busy_until_s", "device", "free_gb", "idle", "loads", "memory_gb", "models", "pins", "queue", "ready_s", "tail_s")
 
     def __init__(self, device: int, models: Sequence[ServedModel], memory_gb: float) -> None:
         self.device = device
         self.models = models
-        self.free_gb = memory_gb
+        self.memory_gb = memory_gb
+        self.reset(0.0)
+
+    def reset(self, free_from_s: float) -> None:
+        """An empty device that can begin at this time; `NEVER`: it is gone."""
+        self.free_gb = self.memory_gb if free_from_s < NEVER else 0.0
         self.idle = True
-        self.busy_until_s = 0.0
-        self.tail_s = 0.0
+        self.busy_until_s = free_from_s
+        self.tail_s = free_from_s
         self.queue: list[PlannedBatch] = []
         self.ready_s: dict[int, float] = {}
         self.pins: dict[int, int] = {}
@@ -156,7 +161,7 @@ class DeviceSchedule:
 
     # -- residency ----------------------------------------------------------------------------------------------
 
-    def earliest_load(self, now: float, weights_gb: float, victims: Sequence[int]) -> float:
+    def earliest_load(self, now: float, victims: Sequence[int]) -> float:
         """When a load that needs these victims gone may begin; `NEVER` when the copy engine already has two."""
         if len(self.loads) > 1:
             return NEVER
@@ -193,7 +198,7 @@ class DeviceSchedule:
     def loaded(self, now: float, model: int) -> None:
         """The load in progress is done."""
         self.loads.pop(0)
-        if self.ready_s.get(model, now) != now and model in self.ready_s:
+        if model in self.ready_s:
             self.ready_s[model] = now
 
     def _coming(self, model: int) -> bool:
