@@ -219,14 +219,14 @@ class Pool:
         """An idle device: brings back a model that has no replica and that no swap on demand could serve in time."""
         if schedule.loads or schedule.queue:
             return
-        for _ in range(min(self._limits.scan, len(self._orphans))):
-            model = next(iter(self._orphans))
-            del self._orphans[model]
-            self._orphans[model] = None
-            choice = self._residency.worth_loading(now, schedule, model)
-            if choice is not None:
-                self._plan_load(schedule, model, choice[1], now)
-                return
+        if not self._orphans:
+            return
+        model = next(iter(self._orphans))
+        del self._orphans[model]
+        self._orphans[model] = None
+        choice = self._residency.worth_loading(now, schedule, model)
+        if choice is not None:
+            self._plan_load(schedule, model, choice[1], now)
 
     # -- what the devices report --------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from router.policy.schedule import DeviceSchedule
 
 HORIZON_S = 1.0
 """How far ahead a replica's use is judged: about the time in which several loads can be done."""
+REFRESH_S = 0.02
+"""How long a hazard is taken as unchanged while no request arrives."""
 ADVANTAGE = 1.5
 """A load ahead of need must promise this many times what its victims lose (hysteresis against to and fro)."""
 
@@ -58,6 +60,7 @@ class Residency:
         self._shapes = [_shape(m, t, s) for m, t, s in zip(models, traffic, load_s, strict=True)]
         self._hazards = [GapHazard(t.rate_per_s, t.cv, HORIZON_S) for t in traffic]
         self.seen_s = [0.0] * len(models)
+        self._known = [(-1.0, 0.0)] * len(models)
 
     def reachable(self, model: int) -> bool:
         """Whether a swap on an idle device meets the model's objective."""
@@ -66,7 +69,10 @@ class Residency:
     def worth(self, now: float, model: int, replica: int) -> float:
         """Requests a second that the `replica`-th replica (1, 2, ...) saves in the near future."""
         shape = self._shapes[model]
-        rate = self._hazards[model].near_rate_per_s(now - self.seen_s[model])
+        known_s, rate = self._known[model]
+        if not 0 <= now - known_s < REFRESH_S or known_s < self.seen_s[model]:
+            rate = self._hazards[model].near_rate_per_s(now - self.seen_s[model])
+            self._known[model] = (now, rate)
         return float(rate * shape.cluster * shape.left ** (replica - 1) * (1 - shape.left) * shape.unsaved)
 
     def victims(self, now: float, schedule: DeviceSchedule, model: int) -> tuple[Sequence[int], float] | None:
