@@ -3,9 +3,9 @@
     python benchmarks/planning.py [--sizes 1000,2500,5000,10000] [--write docs/results]
 
 Synthetic fleet, stated here: latencies log-uniform 2 to 40 ms at batch 1 on a whole device, sub-linear in batch, 35 %
-to 100 % of linear in share; rates log-normal, ten models a device, most below 1 % of one; gaps with CV 1 to 3; objectives 15 to 40 x the latency on a whole device; weights
-0.5 to 8 GB of 80; eight trust groups. Neighbours slow a victim by sensitivity x their summed pressure. The last line
-is one JSON object.
+to 100 % of linear in share; rates log-normal, ten models a device, most below 1 % of one; gaps with CV 1 to 3;
+objectives 15 to 40 x the latency on a whole device; weights 0.5 to 8 GB of 80; eight trust groups. Neighbours slow a
+victim by sensitivity x their summed pressure. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -114,7 +114,6 @@ def measure(models: int, seed: int = 0) -> dict[str, Any]:
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Planning time and one change against the number of models."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
@@ -130,7 +129,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("models (a device per ten)")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    FigureCanvasSVG(figure).print_svg(path)
+    figure.savefig(path, format="svg")
 
 
 def main() -> None:

@@ -70,7 +70,6 @@ def write(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _plot(rows: Sequence[Row], key: str, label: str, path: Path, *, logarithmic: bool) -> Path:
     """Bars for one objective scale, lines over several."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.6), layout="constrained")
@@ -92,5 +91,5 @@ def _plot(rows: Sequence[Row], key: str, label: str, path: Path, *, logarithmic:
         axes.set_yscale("log")
     axes.set_ylabel(label)
     axes.grid(axis="y", alpha=0.3)
-    FigureCanvasSVG(figure).print_svg(path)
+    figure.savefig(path, format="svg")
     return path

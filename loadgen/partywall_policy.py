@@ -22,17 +22,18 @@ class PartywallPolicy:
         self._world = world
         hardware = world.hardware
         schedules = [DeviceSchedule(d, world.models, hardware.memory_gb) for d in range(hardware.devices)]
-        for device, residents in enumerate(first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)):
+        for device, residents in enumerate(
+            first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)
+        ):
             for model in residents:
                 world.place(device, model)
                 schedules[device].ready_s[model] = 0.0
                 schedules[device].free_gb -= world.models[model].weights_gb
         limits = self._limits or PoolLimits(batching=world.batching, swap=world.swap)
         self._pool = Pool(world.models, self._traffic, schedules, hardware.load_gb_per_s, self, limits)
-        self.arrived = self._pool.arrived
 
     def arrived(self, now: float, request: int, model: int, deadline: float) -> None:
-        raise AssertionError("begin() replaces this by the pool's own")
+        self._pool.arrived(now, request, model, deadline)
 
     def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
         self._pool.finished(now, lane, model)

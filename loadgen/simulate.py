@@ -7,6 +7,7 @@ The plan is given each model's mean rate and the variation of its gaps, never th
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -163,7 +164,10 @@ def _model(entry: Any, slo_scale: float, where: str) -> ServedModel:
             table = dict(enumerate(table, 1))
         by_batch = {int(b): float(ms) for b, ms in table.items()} if table else None
         return ServedModel(
-            str(entry["name"]), float(entry["weights_gb"]), batch_times_s(latency_ms, by_batch), slo_scale * latency_ms / 1000
+            str(entry["name"]),
+            float(entry["weights_gb"]),
+            batch_times_s(latency_ms, by_batch),
+            slo_scale * latency_ms / 1000,
         )
     except KeyError as error:
         raise InvalidInput(f"{where} has no {error.args[0]!r}", fields={"field": str(error.args[0])}) from error
@@ -201,7 +205,7 @@ def read_arrivals(path: Path, models: Sequence[ServedModel]) -> Arrivals:
                 f"arrivals: line {number} {line[:80]!r} is not 'seconds,model' with a model of the models file",
                 fields={"field": "arrivals", "line": str(number)},
             ) from error
-    if any(late < early for early, late in zip(seconds, seconds[1:], strict=False)) or (seconds and seconds[0] < 0):
+    if any(late < early for early, late in itertools.pairwise(seconds)) or (seconds and seconds[0] < 0):
         order = sorted(range(len(seconds)), key=seconds.__getitem__)
         seconds, owners = [seconds[i] for i in order], [owners[i] for i in order]
         if seconds[0] < 0 or math.isnan(seconds[0]):

@@ -1,7 +1,7 @@
 """Reads profiles of models on MIG slices and demands, for offline fleet planning.
 
-A profile folder holds one CSV per model with the columns of the ParvaGPU (SC'24) artifact: `Mig instance` (1, 2, 3, 4, 7),
-`Batch size`, `Workload Number` (processes), `Throughput` (requests/s of each process), `Latency` (s, of a batch). Rows
+A profile folder holds one CSV per model with the columns of the ParvaGPU (SC'24) artifact: `Mig instance` (1, 2, 3, 4
+or 7), `Batch size`, `Workload Number` (processes), `Throughput` (requests/s of each process), `Latency` (s, of a batch). Rows
 of zeros mean that a setting does not run. A folder of such folders describes several kinds of device.
 """
 
@@ -37,7 +37,9 @@ def read_profile(path: Path) -> list[SliceSetting]:
                     1000 * float(row["Latency"]),
                 )
             except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(f"profiles: {path.name} line {line}: {error!r}", fields={"field": "profiles"}) from error
+                raise InvalidInput(
+                    f"profiles: {path.name} line {line}: {error!r}", fields={"field": "profiles"}
+                ) from error
             if setting.capacity_per_s > 0:
                 settings.append(setting)
     return settings

@@ -9,6 +9,7 @@ is running or loading cannot be evicted. A policy that breaks a rule ends the ru
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,16 +97,29 @@ class _Lane:
 
 
 class World:
-    """The simulated fleet. `batching` and `swap` off: larger batches and later loads break a rule."""
+    """The simulated fleet.
+
+    `batching` and `swap` off: larger batches and later loads break a rule. `noise`: service times scatter evenly by
+    this part of themselves.
+    """
 
     def __init__(
-        self, models: Sequence[ServedModel], hardware: Hardware, *, batching: bool = True, swap: bool = True, seed: int = 0
+        self,
+        models: Sequence[ServedModel],
+        hardware: Hardware,
+        *,
+        batching: bool = True,
+        swap: bool = True,
+        seed: int = 0,
+        noise: float = 0.0,
     ) -> None:
         self.models = models
         self.hardware = hardware
         self.batching = batching
         self.swap = swap
         self.seed = seed
+        self._noise = noise
+        self._rng = random.Random(seed)
         self.now = 0.0
         self.busy_s = 0.0
         self.loads = 0
@@ -160,7 +174,10 @@ class World:
         held.model = model
         held.batch = batch
         held.began_s = now = self.now
-        end = now + self._service[model][size - 1] / held.share
+        took = self._service[model][size - 1] / held.share
+        if self._noise:
+            took *= 1 + self._noise * (2 * self._rng.random() - 1)
+        end = now + took
         held.ticket = self._order = order = self._order + 1
         heapq.heappush(self._events, (end, order, _FINISH, lane, model))
         return end

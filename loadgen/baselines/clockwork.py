@@ -180,4 +180,3 @@ class Clockwork:
             self._holders[victim].discard(device)
             self._free_gb[device] += self._world.models[victim].weights_gb
         return True
-

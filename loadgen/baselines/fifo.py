@@ -101,7 +101,7 @@ class FifoLanes:
 
 
 def spread(models: Sequence[ServedModel], devices: int, memory_gb: float) -> list[list[int]]:
-    """Models dealt out in turn, again and again, while any still fits a device that has not got it: models per device."""
+    """Models per device: dealt out in turn, again and again, while any still fits a device without it."""
     free = [memory_gb] * devices
     placed: list[list[int]] = [[] for _ in range(devices)]
     at = 0

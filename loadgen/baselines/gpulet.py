@@ -1,8 +1,8 @@
 """gpulet (ATC'22): at most two partitions a device, sized at the knee, batches filled within a duty cycle.
 
 For each model, busiest first, its rate is raised to the 99th percentile of its Poisson counts. p_eff is the partition
-with the most rate per share (the knee), p_req the smallest that carries what is left of the rate, the smaller of the two is wanted:
-best fit among free partitions, else a whole device is split. A batch b is allowed when
+with the most rate per share (the knee), p_req the smallest that carries what is left of the rate; the smaller is
+wanted: best fit among free partitions, else a whole device is split. A batch b is allowed when
 1.1 exec(b, p) + gathering <= objective; gathering is (b - 1) / rate, so that a batch of one does not wait. What finds
 no partition shares one in time. These devices know no latency per partition: exec(b, p) = exec(b) / p, the pessimistic
 straight line, and no interference, so the rule's interference check never refuses here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def batch_times_s(latency_ms: float, by_batch: Mapping[int, float] | None = None
     if sizes[0] < 1:
         raise InvalidInput(f"latency_by_batch has a batch of {sizes[0]}; sizes start at 1", fields={"field": "batch"})
     times = [known[1]]
-    for low, high in zip(sizes, sizes[1:], strict=False):
+    for low, high in itertools.pairwise(sizes):
         step = (known[high] - known[low]) / (high - low)
         times += [known[low] + step * (b - low) for b in range(low + 1, high + 1)]
     return tuple(t / 1000 for t in times)

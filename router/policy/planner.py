@@ -36,9 +36,11 @@ class ModelDemand:
 
 @dataclass(frozen=True, slots=True)
 class PlannerLimits:
-    """Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`. A move costs `move_device_s` device
-    seconds (load, warm-up, both replicas held); emptying a device must save more within `horizon_s`. A share shrinks
-    only when the need has fallen below `shrink_below` of it.
+    """What the planner weighs.
+
+    Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`. A move costs `move_device_s`
+    device seconds (load, warm-up, both replicas held); emptying a device must save more within `horizon_s`. A share
+    shrinks only when the need has fallen below `shrink_below` of it.
     """
 
     pressure_margin: float = 1.1

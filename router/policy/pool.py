@@ -70,9 +70,7 @@ class Pool:
         ]
         self._residency = Residency(models, traffic, self._load_s, self.replicas)
         self._anticipates = limits.swap and limits.anticipate
-        self._orphans = {
-            m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))
-        }
+        self._orphans = {m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))}
         self._turn = 0
 
     # -- a request ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a quiet time says about the next arrival, for gamma-distributed gaps (a renewal process).
 
 Bursty arrivals have a falling hazard: just after an arrival the next is likely, after a quiet time it is not. A model
-is described by its mean gap and the coefficient of variation CV; the gaps' shape is 1 / CV^2 (Cox, Renewal Theory, 1962).
+is described by its mean gap and the coefficient of variation CV; their shape is 1 / CV^2 (Cox, Renewal Theory, 1962).
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ class GapHazard:
         if gaps <= 2.0**_LOWEST:
             return table[0] * gaps * 2.0**-_LOWEST
         place = (math.log2(gaps) - _LOWEST) * _PER_OCTAVE
-        low = int(place)
-        if low >= len(table) - 1:
-            return table[-1] + (gaps - 2.0**_HIGHEST) * (table[-1] - table[-2]) / (
-                2.0**_HIGHEST * (1 - 2 ** (-1 / _PER_OCTAVE))
-            )
-        return table[low] + (place - low) * (table[low + 1] - table[low])
+        low = min(int(place), len(table) - 2)
+        start = math.exp2(low / _PER_OCTAVE + _LOWEST)
+        part = (gaps / start - 1) / (math.exp2(1 / _PER_OCTAVE) - 1)
+        return table[low] + part * (table[low + 1] - table[low])

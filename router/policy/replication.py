@@ -17,7 +17,7 @@ def shortfall_per_s(model: ServedModel, traffic: Traffic, replicas: int) -> floa
     """
     goes_on = min(0.999, gap_within(traffic.rate_per_s, traffic.cv, model.service_s[0]))
     clears = max(1.0, model.objective_s // model.service_s[0])
-    return traffic.rate_per_s * goes_on ** (clears * replicas)
+    return float(traffic.rate_per_s * goes_on ** (clears * replicas))
 
 
 def first_plan(

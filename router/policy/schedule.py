@@ -48,7 +48,19 @@ class DeviceSchedule:
     `tail_s` is when everything promised so far is done. Loads are at most two: one in progress, one waiting.
     """
 
-    __slots__ = ("busy_until_s", "device", "free_gb", "idle", "loads", "memory_gb", "models", "pins", "queue", "ready_s", "tail_s")
+    __slots__ = (
+        "busy_until_s",
+        "device",
+        "free_gb",
+        "idle",
+        "loads",
+        "memory_gb",
+        "models",
+        "pins",
+        "queue",
+        "ready_s",
+        "tail_s",
+    )
 
     def __init__(self, device: int, models: Sequence[ServedModel], memory_gb: float) -> None:
         self.device = device
@@ -80,7 +92,7 @@ class DeviceSchedule:
         self.pins[model] = self.pins.get(model, 0) + 1
 
     def join(self, now: float, model: int, request: int, deadline_s: float) -> bool:
-        """Adds a request to a waiting batch of its model when that is cheaper than a batch of its own and harms nobody."""
+        """Adds a request to a waiting batch of its model when that is cheaper than its own and harms nobody."""
         service = self.models[model].service_s
         if self._waiting_load():
             return False
@@ -101,14 +113,14 @@ class DeviceSchedule:
         return False
 
     def insert(self, now: float, model: int, request: int, deadline_s: float, service_s: float) -> bool:
-        """Promises a batch of one ahead of later deadlines (or of a batch whose weights still come) if nobody suffers."""
+        """Promises a batch of one ahead of later deadlines (or of weights still coming) if nobody suffers."""
         if self._waiting_load() or not self.queue:
             return False
         batch = PlannedBatch(model, request, deadline_s, service_s, self.ready_s[model])
         by_deadline = len(self.queue)
         while by_deadline and self.queue[by_deadline - 1].deadline_s > deadline_s:
             by_deadline -= 1
-        for position in {by_deadline, 0}:
+        for position in (by_deadline, 0) if by_deadline else (0,):
             self.queue.insert(position, batch)
             if self._holds(now):
                 self._retime(now)

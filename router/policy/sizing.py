@@ -25,7 +25,7 @@ MAX_REPLICAS = 16
 
 @dataclass(frozen=True, slots=True)
 class ProfileGrid:
-    """Solo latencies of all models. `latency_ms[m, b, s]` at `batches[b]` and `shares_percent[s]`; NaN: does not run."""
+    """Solo latencies: `latency_ms[m, b, s]` at `batches[b]` and `shares_percent[s]`; NaN: does not run."""
 
     models: tuple[str, ...]
     batches: tuple[int, ...]

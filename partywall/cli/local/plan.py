@@ -32,7 +32,9 @@ def plan_fleet(
     session: Session,
     profiles: Annotated[Path, typer.Option("--profiles", help="Folder of slice profiles, or of one folder per kind.")],
     demand: Annotated[Path, typer.Option("--demand", help="CSV model,rate_per_s,objective_ms.")],
-    margin: Annotated[float, typer.Option("--margin", help="A slice's latency may use this part of its objective.")] = 0.45,
+    margin: Annotated[
+        float, typer.Option("--margin", help="A slice's latency may use this part of its objective.")
+    ] = 0.45,
     budget_s: Annotated[float, typer.Option("--budget-s", help="Time limit of each solve.")] = 10.0,
 ) -> None:
     """Answer how many GPUs, of which kind, cut how."""

@@ -80,7 +80,6 @@ def router(
     data_dir = existing_data_dir(session)
     with extra("router"):
         from router.app import run
-
         from router.settings import RouterSettings
     die_with_parent(parent_pid)
     settings = RouterSettings(
