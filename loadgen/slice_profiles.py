@@ -1,8 +1,8 @@
 """Reads profiles of models on MIG slices and demands, for offline fleet planning.
 
-A profile folder holds one CSV per model with the columns of the ParvaGPU (SC'24) artifact: `Mig instance` (1, 2, 3, 4
-or 7), `Batch size`, `Workload Number` (processes), `Throughput` (requests/s of each process), `Latency` (s, of a batch). Rows
-of zeros mean that a setting does not run. A folder of such folders describes several kinds of device.
+A profile folder holds one CSV per model with the columns of the ParvaGPU artifact (SC'24): `Mig instance` (1, 2,
+3, 4 or 7), `Batch size`, `Workload Number` (processes), `Throughput` (requests/s of each process), `Latency` (s, of a
+batch). Rows of zeros mean that a setting does not run. A folder of such folders describes several kinds of device.
 """
 
 from __future__ import annotations
