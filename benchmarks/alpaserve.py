@@ -39,7 +39,9 @@ def cell(data: Path, policy: PolicyName, scale: int, cv: int, memory_gb: float, 
     models = read_models(data / "models.json", scale)
     hardware = Hardware(4, memory_gb)
     return statistics.mean(
-        simulate(read_arrivals(data / f"arrivals-cv{cv}-{seed}.csv", models), models, hardware, policy, **switches).attainment
+        simulate(
+            read_arrivals(data / f"arrivals-cv{cv}-{seed}.csv", models), models, hardware, policy, **switches
+        ).attainment
         for seed in SEEDS
     )
 

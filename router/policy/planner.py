@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from partywall.errors import InvalidInput
 from router.policy.packing import Bins, Item, SlowdownBound
@@ -38,12 +40,14 @@ class ModelDemand:
 class PlannerLimits:
     """What the planner weighs.
 
-    Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`. A move costs `move_device_s`
+    Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`, and for a slowdown of at most
+    `most_allowance`: who is more sensitive is kept apart instead. A move costs `move_device_s`
     device seconds (load, warm-up, both replicas held); emptying a device must save more within `horizon_s`. A share
     shrinks only when the need has fallen below `shrink_below` of it.
     """
 
     pressure_margin: float = 1.1
+    most_allowance: float = 1.25
     miss: float = 0.01
     move_device_s: float = 30.0
     horizon_s: float = 600.0
@@ -102,6 +106,8 @@ class FleetPlanner:
         self._quiet = self._size(everyone, np.ones(len(demands)))
         self._allowance = self._neighbours_cost()
         self._need = self._size(everyone, self._allowance)
+        self._without_allowance(everyone, self._need)
+        self._placed_for: list[ModelDemand] = list(demands)
         self._unplaced: set[int] = set()
         self.moved = 0
 
@@ -165,6 +171,7 @@ class FleetPlanner:
         if same_wall and stood and self._still_fits(model, stood):
             return False
         before = self.moved
+        self._placed_for[model] = demand
         for device, item in stood:
             self._bins.remove(item, device)
         self._where[model] = []
@@ -174,10 +181,12 @@ class FleetPlanner:
 
     def _still_fits(self, model: int, stood: Sequence[tuple[int, Item]]) -> bool:
         """Hysteresis: enough share, and not far too much."""
-        need, held = int(self._need.share[model]), stood[0][1].share
-        if not need or int(self._need.replicas[model]) != len(stood) or need > held:
+        share, replicas = int(self._need.share[model]), int(self._need.replicas[model])
+        held = stood[0][1].share
+        if model in self._unplaced or share * replicas < self._limits.shrink_below * held * len(stood):
             return False
-        return need >= self._limits.shrink_below * held
+        enough = replicas == len(stood) and 0 < share <= held
+        return enough or _no_harder(self._demands[model], self._placed_for[model])
 
     def _grow_in_place(self, model: int, stood: Sequence[tuple[int, Item]]) -> list[tuple[int, Item]]:
         """Resizes replicas where they are, as far as their devices and neighbours bear it."""
@@ -287,7 +296,15 @@ class FleetPlanner:
         shares = self._quiet.share.tolist()
         pressure = sum(self._bound.pressure(m, s) * int(self._quiet.replicas[m]) for m, s in enumerate(shares))
         per_device = pressure / max(float(self._quiet.devices.sum()), 1e-9) * self._limits.pressure_margin
-        return np.array([1.0 + self._bound.sensitivity(m) * per_device * (1 - s / 100) for m, s in enumerate(shares)])
+        cost = np.array([1.0 + self._bound.sensitivity(m) * per_device * (1 - s / 100) for m, s in enumerate(shares)])
+        return np.minimum(cost, self._limits.most_allowance)
+
+    def _without_allowance(self, models: Sequence[int] | range, need: Need) -> None:
+        """A model that no share serves beside neighbours is sized for quiet ones."""
+        for at, model in enumerate(models):
+            if not need.share[at] and self._quiet.share[model]:
+                need.share[at], need.replicas[at] = self._quiet.share[model], self._quiet.replicas[model]
+                need.batch[at], need.slack[at] = self._quiet.batch[model], self._quiet.slack[model]
 
     def _size(self, models: Sequence[int] | range, allowance: Floats) -> Need:
         rows = list(models)
@@ -299,11 +316,17 @@ class FleetPlanner:
     def _update_need(self, model: int) -> None:
         one = self._size([model], self._allowance[[model]])
         quiet = self._size([model], np.ones(1))
-        self._quiet.share[model], self._quiet.replicas[model] = quiet.share[0], quiet.replicas[0]
-        for mine, new in (
-            (self._need.share, one.share),
-            (self._need.replicas, one.replicas),
-            (self._need.batch, one.batch),
-        ):
+        for mine, new in zip(_columns(self._quiet), _columns(quiet), strict=True):
             mine[model] = new[0]
-        self._need.slack[model] = one.slack[0]
+        self._without_allowance([model], one)
+        for mine, new in zip(_columns(self._need), _columns(one), strict=True):
+            mine[model] = new[0]
+
+
+def _columns(need: Need) -> tuple[NDArray[Any], ...]:
+    return need.share, need.replicas, need.batch, need.slack
+
+
+def _no_harder(new: ModelDemand, old: ModelDemand) -> bool:
+    """Whether what was enough for the old demand is enough for the new one."""
+    return new.rate_per_s <= old.rate_per_s and new.cv <= old.cv and new.objective_ms >= old.objective_ms
