@@ -144,7 +144,9 @@ class AsServed:
     def changed(self, now: float, device: int, up: bool, lost: Batch) -> None:
         """A dead device's replicas are gone; what ran or waited there is routed again."""
         worker = self._workers[device]
-        waiting = [(item.id, item.handle) for model in self.residents[device] for item in worker.queue.remove_replica(model)]
+        waiting = [
+            (item.id, item.handle) for model in self.residents[device] for item in worker.queue.remove_replica(model)
+        ]
         running = self.running[device]
         for replicas in self._replicas:
             replicas[:] = [replica for replica in replicas if replica.worker is not worker]

@@ -1,8 +1,8 @@
 """The agent's queue in front of one worker: pure, driven by a time that is passed in.
 
-Start-time fair queueing on device seconds between tenants (`fairness`), earliest deadline first over the replicas of one
-tenant, dynamic batching inside a replica. The router decides where a request runs, this decides when, because only the
-agent knows what is running.
+Start-time fair queueing on device seconds between tenants (`fairness`), earliest deadline first over the replicas of
+one tenant, dynamic batching inside a replica. The router decides where a request runs, this decides when, because only
+the agent knows what is running.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Forecasts of request rates, per model or group: season + recent level + burst quantile.
 
-A rate in the next interval is the season's mean for that part of the day, scaled by how the recent intervals compare with
-their season (exponential smoothing of the ratio), and an upper bound from the empirical quantile of past errors,
+A rate in the next interval is the season's mean for that part of the day, scaled by how the recent intervals compare
+with their season (exponential smoothing of the ratio), and an upper bound from the empirical quantile of past errors,
 relative to the square root of the forecast, as counts scatter. Without a full season it is the recent level alone.
 Judged by pinball loss (Koenker and Bassett, 1978) against "the last value again".
 """

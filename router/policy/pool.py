@@ -9,6 +9,7 @@ to be done goes to an `Actuator`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,15 +35,21 @@ class PoolLimits:
 
     `scan` devices are looked at for a swap, and as many replicas for a place in a batch or ahead of others. A swap is
     preferred to waiting for a replica when that wait is longer than the load by `patience` service times.
+    A model's share is an equal part of the devices, or what the plan expects of it if that is more. For `contested_s`
+    after a model within its share was refused, models that took more than theirs (mean over `fairness_s`) may use
+    only `patience_over_share` of their slack, which leaves the front of the queues to the others.
     `upper` is predicted over mean service time: admission promises by the upper bound.
     """
 
     batching: bool = True
     swap: bool = True
-    scan: int = 8
+    scan: int = 24
     anticipate: bool = True
     patience: float = 0.5
     upper: float = 1.0
+    fairness_s: float = 30.0
+    contested_s: float = 1.0
+    patience_over_share: float = 0.25
 
 
 class Pool:
@@ -72,11 +79,20 @@ class Pool:
         self._anticipates = limits.swap and limits.anticipate
         self._orphans = {m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))}
         self._turn = 0
+        equal = len(schedules) / max(1, len(models))
+        self._share_s = [
+            max(equal, t.rate_per_s * c) * limits.fairness_s for t, c in zip(traffic, self._service, strict=True)
+        ]
+        self._use = [(0.0, 0.0)] * len(models)
+        self._contested_until_s = -1.0
 
     # -- a request ----------------------------------------------------------------------------------------------
 
     def arrived(self, now: float, request: int, model: int, deadline_s: float) -> None:
         """Promises the request somewhere, or refuses it."""
+        if now < self._contested_until_s and self._over_share(now, model):
+            service = self._service[model]
+            deadline_s = now + service + self._limits.patience_over_share * (deadline_s - now - service)
         best, finish = self._earliest(now, model, deadline_s)
         service = self._service[model]
         schedule: DeviceSchedule | None = None
@@ -96,10 +112,20 @@ class Pool:
         self._residency.seen_s[model] = now
         if schedule is None:
             self._actuator.refuse(request)
+            if not self._over_share(now, model):
+                self._contested_until_s = now + self._limits.contested_s
             if self._anticipates:
                 self._bring(now, model)
-        elif schedule.idle:
+            return
+        since_s, used = self._use[model]
+        self._use[model] = (now, used * math.exp((since_s - now) / self._limits.fairness_s) + service)
+        if schedule.idle:
             self._start(now, schedule)
+
+    def _over_share(self, now: float, model: int) -> bool:
+        """Whether the model was promised more than its part of the fleet of late (a decaying mean)."""
+        since_s, used = self._use[model]
+        return used * math.exp((since_s - now) / self._limits.fairness_s) > self._share_s[model]
 
     def _earliest(self, now: float, model: int, deadline_s: float) -> tuple[DeviceSchedule | None, float]:
         """The replica that would finish the request first, and when; with many replicas, the first good sample."""

@@ -28,7 +28,14 @@ def models(count: int, ms: float = 20.0, scale: float = 6.0) -> list[ServedModel
     return [ServedModel(f"m{i}", 1.0, batch_times_s(ms, table), scale * ms / 1000) for i in range(count)]
 
 
-def run(arrivals: Arrivals, served: list[ServedModel], policy: object, *, batching: bool = True, changes: tuple[FleetChange, ...] = ()) -> tuple[Outcome, World]:
+def run(
+    arrivals: Arrivals,
+    served: list[ServedModel],
+    policy: object,
+    *,
+    batching: bool = True,
+    changes: tuple[FleetChange, ...] = (),
+) -> tuple[Outcome, World]:
     world = World(served, Hardware(2, 4.0), batching=batching, swap=False)
     world.run(arrivals.seconds, arrivals.models, policy, changes)  # type: ignore[arg-type]
     assert world.finish_s.count(WAITING) == 0
@@ -53,7 +60,9 @@ def test_a_flood_by_one_tenant_leaves_the_other_its_objective() -> None:
     calm, _ = run(poisson([10.0, 10.0], 60.0, seed=3), served, AsServed([Traffic(10.0)] * 2))
     arrivals = poisson([10.0, 300.0], 60.0, seed=3)
     _, world = run(arrivals, served, AsServed([Traffic(10.0)] * 2))
-    mine = [f <= d for f, d, m in zip(world.finish_s, world.deadline_s, arrivals.models, strict=True) if m == 0 and f >= 0]
+    mine = [
+        f <= d for f, d, m in zip(world.finish_s, world.deadline_s, arrivals.models, strict=True) if m == 0 and f >= 0
+    ]
     offered = sum(m == 0 for m in arrivals.models)
     assert calm.attainment >= 0.99
     assert sum(mine) / offered > 0.5

@@ -57,7 +57,7 @@ def test_ten_times_a_share_moves_the_neighbour_by_at_most_ten_percent() -> None:
     loud, parts = device((0.5, 5.0), ("a", "b"))
     assert loud[0] <= 1.10 * calm[0]
     assert parts[0] >= 0.98 * 0.5
-    same_tenant, parts = device((0.5, 5.0), ("x", "x"))
+    _, parts = device((0.5, 5.0), ("x", "x"))
     assert parts[0] < 0.2, "without tenants there is no wall: the test would see that"
 
 

@@ -145,3 +145,22 @@ def test_margins_keep_promises_under_noise() -> None:
     admitted = [(f, d) for f, d in zip(world.finish_s, world.deadline_s, strict=True) if f >= 0]
     assert len(admitted) > 15_000
     assert sum(f <= d for f, d in admitted) / len(admitted) >= 0.999
+
+
+def test_a_flood_of_one_model_leaves_the_other_its_share() -> None:
+    models = [ServedModel(f"m{i}", 1.0, batch_times_s(20.0), 0.12) for i in range(2)]
+    rng, rows = random.Random(3), []
+    for owner, rate in enumerate((10.0, 300.0)):
+        at = 0.0
+        while (at := at + rng.expovariate(rate)) < 60.0:
+            rows.append((at, owner))
+    rows.sort()
+    served = {}
+    for contested_s in (0.0, 1.0):
+        world = World(models, Hardware(2, 4.0), batching=False)
+        limits = PoolLimits(batching=False, contested_s=contested_s)
+        world.run([t for t, _ in rows], [m for _, m in rows], PartywallPolicy([Traffic(10.0)] * 2, limits))
+        mine = [finish >= 0 for finish, (_, owner) in zip(world.finish_s, rows, strict=True) if owner == 0]
+        served[contested_s] = sum(mine) / len(mine)
+    assert served[0.0] < 0.5, "without the rule the flood wins: the test would see that"
+    assert served[1.0] > 0.7
