@@ -297,7 +297,7 @@ class FleetPlanner:
         pressure = sum(self._bound.pressure(m, s) * int(self._quiet.replicas[m]) for m, s in enumerate(shares))
         per_device = pressure / max(float(self._quiet.devices.sum()), 1e-9) * self._limits.pressure_margin
         cost = np.array([1.0 + self._bound.sensitivity(m) * per_device * (1 - s / 100) for m, s in enumerate(shares)])
-        return np.minimum(cost, self._limits.most_allowance)
+        return np.asarray(np.minimum(cost, self._limits.most_allowance), dtype=np.float64)
 
     def _without_allowance(self, models: Sequence[int] | range, need: Need) -> None:
         """A model that no share serves beside neighbours is sized for quiet ones."""
