@@ -48,7 +48,7 @@ def run_load(spec: LoadSpec, console: Console, *, live: bool) -> LoadOutcome:
     """
     import uvloop
 
-    return uvloop.run(_run(spec, console, live))
+    return uvloop.run(run_load_async(spec, console, live=live))
 
 
 def write_reports(outcome: LoadOutcome, folder: Path) -> tuple[Path, Path, Path]:
@@ -68,7 +68,8 @@ def write_reports(outcome: LoadOutcome, folder: Path) -> tuple[Path, Path, Path]
     return paths
 
 
-async def _run(spec: LoadSpec, console: Console, live: bool) -> LoadOutcome:
+async def run_load_async(spec: LoadSpec, console: Console, *, live: bool) -> LoadOutcome:
+    """`run_load` on the caller's loop, which must run in the main thread."""
     async with contextlib.AsyncExitStack() as stack:
         streams = []
         for tenant in spec.tenants:

@@ -19,8 +19,7 @@ h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}
 p{margin:.4rem 0}.muted,figcaption{color:var(--muted)}figcaption{font-size:.88rem;margin-top:.2rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.84rem}
 th,td{padding:.38rem .35rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
-th{font-weight:600;color:var(--muted)}th:first-child,td:first-child{text-align:left}
-td.text{text-align:left;white-space:normal}
+th{font-weight:600;color:var(--muted)}.text{text-align:left;white-space:normal}
 figure{margin:0 0 1.4rem}svg{display:block;width:100%;height:auto;font-family:system-ui,sans-serif}
 .cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
 .card{flex:1 1 10rem;background:var(--panel);border:1px solid var(--grid);border-radius:8px;padding:.7rem .9rem}
@@ -88,15 +87,10 @@ def figure(svg: str, caption: str) -> str:
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
     """A table; the first `texts` columns are text, the rest numbers. Empty without rows."""
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{"text" if i < texts else ""}">{escape(c)}</td>' for i, c in enumerate(row))
-        + "</tr>"
-        for row in rows
-    ).replace(' class=""', "")
+    body = "".join(f"<tr>{_row('td', row, texts)}</tr>" for row in rows)
     if not body:
         return ""
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in header)
+    head = _row('th scope="col"', header, texts)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -117,6 +111,14 @@ def cards(tenants: Sequence[TenantReport]) -> str:
 def write_html(report: Report, requests: Sequence[Requests], path: Path) -> None:
     """Writes the page."""
     path.write_text(render(report, requests), encoding="utf-8")
+
+
+def _row(tag: str, texts_and_numbers: Sequence[str], texts: int) -> str:
+    name = tag.partition(" ")[0]
+    return "".join(
+        f"<{tag}{' class=text' if i < texts else ''}>{escape(cell)}</{name}>"
+        for i, cell in enumerate(texts_and_numbers)
+    )
 
 
 def _figures(tenants: Sequence[TenantReport]) -> str:

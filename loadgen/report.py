@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from rich import box
 from rich.table import Table
 
 from loadgen.arrivals import FloatArray
@@ -140,32 +141,32 @@ def client_report(requests: Sequence[Requests]) -> ClientReport:
     return ClientReport(p50, p99, highest, sum(int((r.fate == Fate.UNSENT).sum()) for r in requests))
 
 
-def table(report: Report) -> Table:
-    """The report for a terminal."""
-    out = Table(title=f"{report.duration_s:g} s, latency from the intended send time")
-    for name in ("tenant", "planned", "sent", "served", "refused", "failed", "unsent"):
-        out.add_column(name, justify="left" if name == "tenant" else "right")
-    for name, _ in QUANTILES:
-        out.add_column(f"{name} ms", justify="right")
-    for name in ("SLO ms", "attained", "of served", "goodput/s"):
-        out.add_column(name, justify="right")
+def tables(report: Report) -> list[Table]:
+    """The report for a terminal of 80 columns: counts, latencies, and what was not served and why."""
+    counts = _table("requests", ("tenant", "planned", "sent", "served", "refused", "failed", "unsent", "goodput/s"))
+    latencies = _table(
+        "latency of served requests from the intended send time, ms",
+        ("tenant", *(name for name, _ in QUANTILES), "objective", "in time", "of served"),
+    )
     for t in report.tenants:
-        counts = [str(v) for v in (t.planned, t.sent, t.served, t.refused, t.failed, t.unsent)]
-        latencies = [number(t.latency_ms[name]) for name, _ in QUANTILES]
-        tail = [number(t.objective_ms), percent(t.attainment), percent(t.attainment_of_served)]
-        out.add_row(t.name, *counts, *latencies, *tail, f"{t.goodput_per_s:.1f}")
-    return out
+        numbers = (t.planned, t.sent, t.served, t.refused, t.failed, t.unsent)
+        counts.add_row(t.name, *(f"{n:,}" for n in numbers), f"{t.goodput_per_s:.1f}")
+        quantiles = (number(t.latency_ms[name]) for name, _ in QUANTILES)
+        shares = (percent(t.attainment), percent(t.attainment_of_served))
+        latencies.add_row(t.name, *quantiles, number(t.objective_ms), *shares)
+    reasons = [(t.name, reason, f"{count:,}") for t in report.tenants for reason, count in t.reasons.items()]
+    if not reasons:
+        return [counts, latencies]
+    unserved = _table("not served", ("tenant", "requests", "reason"))
+    for tenant, reason, count in reasons:
+        unserved.add_row(tenant, count, reason)
+    return [counts, latencies, unserved]
 
 
-def reasons_table(report: Report) -> Table | None:
-    """Why requests were not served; None when all were."""
-    rows = [(t.name, reason, count) for t in report.tenants for reason, count in t.reasons.items()]
-    if not rows:
-        return None
-    out = Table("tenant", "not served because", title="what was not served")
-    out.add_column("requests", justify="right")
-    for name, reason, count in rows:
-        out.add_row(name, reason, str(count))
+def _table(title: str, columns: Sequence[str]) -> Table:
+    out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        out.add_column(name, justify="left" if name in ("tenant", "reason") else "right", overflow="fold")
     return out
 
 

@@ -16,6 +16,8 @@ from partywall.errors import InternalError
 _HEADER_BYTES = mmap.PAGESIZE
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 DEFAULT_BYTES = 64 << 20
+# Below this a copy through the socket is cheaper than the arena's book-keeping.
+INLINE_BYTES = 32 << 10
 # Pages above this mark go back to the kernel whenever the ring runs empty.
 KEEP_BYTES = 8 << 20
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from node_agent import frames
-from node_agent.arena import DEFAULT_BYTES, Arena, Ring
+from node_agent.arena import DEFAULT_BYTES, INLINE_BYTES, Arena, Ring
 from partywall.errors import PartywallError
 from partywall.v1 import worker_pb2
 
-# Below this a copy through the socket is cheaper than the arena's book-keeping.
-INLINE_BYTES = 32 << 10
 _READ_BYTES = 256 << 10
 
 
@@ -149,6 +147,9 @@ class Channel:
             chunk = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
+        except ConnectionResetError:
+            # It ended with unread batches in its socket.
+            chunk = b""
         except OSError as failure:
             self._fail(f"reading from the worker failed: {failure}")
             return

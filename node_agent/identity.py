@@ -88,7 +88,7 @@ async def join(bundle: str, node: str) -> AgentIdentity:
         PartywallError: The router refused it (spent, expired, another node's), or could not be reached.
     """
     try:
-        fields = json.loads(base64.b64decode(bundle.strip(), validate=True))
+        fields = json.loads(base64.urlsafe_b64decode(bundle.strip()))
         bootstrap = AgentIdentity(
             fields["certificate_pem"].encode(), fields["key_pem"].encode(), fields["ca_pem"].encode()
         )

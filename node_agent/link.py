@@ -138,7 +138,8 @@ class RouterLink:
                 service_us=outcome.service_us,
                 batch_requests=outcome.batch_requests,
                 batch_rows=outcome.batch_rows,
-            )
+            ),
+            1.0 / max(1, outcome.batch_requests),
         )
 
     async def fetch(self, artifact_id: str, file: str, offset: int) -> AsyncIterator[bytes]:
@@ -165,7 +166,11 @@ class RouterLink:
             first = await call.read()
         if first is grpc.aio.EOF or not first.HasField("welcome"):
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
-        connection = _Connection(Coalescer(lambda items: self._flush(call, connection, items), self._clock))
+        connection = _Connection(
+            Coalescer(
+                lambda items: self._flush(call, connection, items), self._clock, lambda rate: len(connection.calls)
+            )
+        )
         self._current, self._stub = connection, stub
         for status in self._replicas.statuses():
             connection.outgoing.add(observed_to_proto(status))

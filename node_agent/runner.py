@@ -42,6 +42,7 @@ class Runner:
         self._reply = reply
         self._running: dict[asyncio.Future[BatchDone], tuple[Batch, float]] = {}
         self._closed = False
+        self._woken = False
 
     def open(self, handle: int, limits: BatchLimits) -> None:
         """Takes requests for a replica from now on."""
@@ -58,7 +59,10 @@ class Runner:
             self._reply(item, Outcome(error=_draining()))
             return
         self._queue.put(item)
-        self._pump()
+        if not self._woken:
+            # What arrives in one frame of the link is one batch: the pump waits for the rest of the frame.
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._wake)
 
     def cancel(self, request_id: int) -> None:
         """Drops a request that still waits; one that runs is not interrupted."""
@@ -82,6 +86,10 @@ class Runner:
                 self._reply(item, Outcome(error=error))
             if batch is None:
                 return
+
+    def _wake(self) -> None:
+        self._woken = False
+        self._pump()
 
     def _pump(self) -> None:
         """Starts batches as long as the worker may have one more."""

@@ -19,12 +19,13 @@ from node_agent.epoch import EpochFile
 from node_agent.link import RouterLink
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
+from node_agent.walls import attest
 from node_agent.workers import WorkerHandle
 from node_agent.zygote.client import ZygoteClient
 from partywall import __version__
 from partywall.clock import SystemClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
-from partywall.errors import PartywallError
+from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
 from partywall.wire.convert import device_to_proto
 
@@ -49,7 +50,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
     async def spawn(worker_id: str, partition: Partition) -> WorkerHandle:
         kind = _kind(devices, partition)
         policy = SandboxPolicy(read_paths=_sealed_roots(settings), required=settings.sandbox_required)
-        return await zygote.spawn(
+        worker = await zygote.spawn(
             worker_id,
             partition,
             device_kind=kind,
@@ -57,6 +58,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
             sandbox=policy,
             environment={"CUDA_VISIBLE_DEVICES": partition.device_id} if kind is DeviceKind.GPU else None,
         )
+        return await _behind_its_wall(devices, partition, worker)
 
     def report(status: ReplicaStatus) -> None:
         router.report(status)
@@ -117,6 +119,29 @@ async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.
             log.info("certificate renewed")
         except PartywallError as error:
             log.warning("certificate not renewed; trying again", reason=error.message)
+
+
+async def _behind_its_wall(devices: tuple[Device, ...], partition: Partition, worker: WorkerHandle) -> WorkerHandle:
+    """The worker with its wall attested.
+
+    Raises:
+        Unavailable: The wall does not stand; the worker is ended and gets no traffic.
+    """
+    device = next((d for d in devices if d.id == partition.device_id), None)
+    if device is None:
+        await worker.stop(1.0)
+        raise Unsupported(f"device {partition.device_id} is not on this node")
+    attestation = attest(device, partition, worker.pid, worker.attested)
+    if not attestation.ok:
+        await worker.stop(1.0)
+        raise Unavailable(
+            f"the wall of partition {partition.id} does not stand: {'; '.join(attestation.reasons)}",
+            reason=Reason.WRONG_STATE,
+        )
+    missing = sorted(k.removeprefix("sandbox.") for k, v in worker.attested.items() if v.startswith("no: "))
+    sandbox = "sandbox complete" if not missing else f"sandbox without {', '.join(missing)}"
+    worker.attested = {**worker.attested, "wall": f"{attestation.wall}; {sandbox}"}
+    return worker
 
 
 def _kind(devices: tuple[Device, ...], partition: Partition) -> DeviceKind:

@@ -14,9 +14,6 @@ from partywall.errors import PartywallError, Reason, Unavailable
 from partywall.v1 import worker_pb2
 from partywall.wire import convert
 
-# The socket's end and the zygote's report come from two processes; how long one waits for the other.
-_EXIT_REPORT_S = 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
@@ -93,6 +90,8 @@ class WorkerHandle:
     loop: asyncio.AbstractEventLoop
     pid: int = 0
     attested: Mapping[str, str] = field(default_factory=dict)
+    exit_report_s: float = 2.0
+    """The socket's end and the zygote's report come from two processes; how long one waits for the other."""
     closed: asyncio.Future[WorkerExit] = field(init=False)
     ready: asyncio.Future[None] = field(init=False)
     _batches: dict[int, _Running] = field(init=False, default_factory=dict)
@@ -212,7 +211,6 @@ class WorkerHandle:
             self.ready.set_exception(convert.error_from_proto(ready.error))
 
     def _on_done(self, done: worker_pb2.BatchDone) -> None:
-        running = self._batches.pop(done.batch_id, None)
         unpack = self.channel.unpack
         results = [
             WorkResult(r.id, b"", convert.error_from_proto(r.error))
@@ -222,6 +220,8 @@ class WorkerHandle:
         ]
         if done.arena_mark:
             self.channel.consumed(done.arena_mark)
+        # Only now: a result that cannot be read ends the channel, and this batch must then fail with the others.
+        running = self._batches.pop(done.batch_id, None)
         if running is not None:
             self.channel.release(running.mark)
             _resolve(running.future, BatchDone(done.handle, results, done.service_us))
@@ -238,7 +238,7 @@ class WorkerHandle:
         self._lost = why
         self._fail_pending()
         # The exit status follows from the zygote; without it the end is reported all the same.
-        self._timer = self.loop.call_later(_EXIT_REPORT_S, self._give_up)
+        self._timer = self.loop.call_later(self.exit_report_s, self._give_up)
 
     def _give_up(self) -> None:
         if self.pid:

@@ -47,7 +47,6 @@ MODELS, TENANTS, FLEET, HEALTH = (
     "partywall.v1.Fleet",
     "grpc.health.v1.Health",
 )
-SWEEP_PERIOD_S = 600.0
 
 
 def run(settings: RouterSettings) -> int:
@@ -74,14 +73,13 @@ class _Ports:
 
 async def _main(settings: RouterSettings) -> int:
     parts = await build(settings)
-    await parts.remover.resume()
     ports = await _open(parts)
     _write_addresses(settings.data_dir / "run" / "addresses.json", ports.addresses)
     tasks = [
         asyncio.create_task(parts.reconciler.run()),
         asyncio.create_task(parts.membership.watch()),
         asyncio.create_task(_keep_health(parts, ports.health)),
-        asyncio.create_task(_sweep(parts)),
+        asyncio.create_task(parts.housekeeper.run()),
     ]
     log.info("router ready", **ports.addresses)
     stopping = asyncio.Event()
@@ -141,7 +139,7 @@ async def _open(parts: Parts) -> _Ports:
 
 def _public_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
     server = grpc.aio.server(options=options(parts.settings.max_message_bytes))
-    authenticator = Authenticator(parts.catalog, parts.clock)
+    authenticator = Authenticator(parts.catalog, parts.clock, parts.key_use.note)
     inference = InferenceService(
         authenticator,
         parts.dispatcher,
@@ -221,16 +219,6 @@ async def _keep_health(parts: Parts, health: HealthServicer) -> None:
         await health.set(MODELS, health_pb2.HealthCheckResponse.SERVING)
         await changed.wait()
         changed.clear()
-
-
-async def _sweep(parts: Parts) -> None:
-    """Clears away stale uploads and what interrupted deletions left."""
-    while True:
-        try:
-            await parts.uploads.sweep()
-        except PartywallError as error:
-            log.warning("sweep failed", reason=error.reason.value, error=error.message)
-        await asyncio.sleep(SWEEP_PERIOD_S)
 
 
 def _write_addresses(path: Path, addresses: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from partywall.errors import DeadlineExceeded, NotReady, PartywallError
 from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
+from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
 from router.control.reconcile import Reconciler
@@ -109,6 +110,8 @@ class Parts:
     registry: CollectorRegistry
     remover: Remover
     uploads: Uploads
+    key_use: KeyUse
+    housekeeper: Housekeeper
     enrolment: Enrolment
     authority: Authority
     link_identity: Identity
@@ -150,6 +153,7 @@ async def build(settings: RouterSettings) -> Parts:
     )
     remover = Remover(control)
     uploads = Uploads(control, remover)
+    key_use = KeyUse(control)
     authority = load_authority(data)
     link_address: list[str] = [settings.link_listen]
     enrolment = Enrolment(control, authority, lambda: link_address[0])
@@ -177,6 +181,8 @@ async def build(settings: RouterSettings) -> Parts:
         registry,
         remover,
         uploads,
+        key_use,
+        Housekeeper(control, store, remover, uploads, key_use),
         enrolment,
         authority,
         router_identity(data, clock),

@@ -82,7 +82,7 @@ class Instance:
             except queue.Empty:
                 continue
             if line.startswith("ready "):
-                return str(json.loads(line.removeprefix("ready "))["public"])
+                return str(json.loads(line.removeprefix("ready "))["address"])
         why = "ended" if process.poll() is not None else f"was not ready within {_READY_TIMEOUT_S:g} s"
         raise DemoError(f"partywall up ({self.data_dir.name}) {why}; its log ends:\n{self.log_tail()}")
 

@@ -38,6 +38,8 @@ _ARM_S = (10.0, 27.0)
 _ACME_MAX_RATE_PER_S = 60.0
 _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0
+_FLOOD_MAX_PER_S = 1000.0
+"""What one client process can send beside the servers."""
 _SETTLE_S = 0.5
 _CAPACITY_CONCURRENCY = 4
 
@@ -74,7 +76,7 @@ class Calibration:
     @property
     def flood_per_s(self) -> float:
         """What globex offers."""
-        return FLOOD_FACTOR * self.globex_capacity_per_s
+        return min(FLOOD_FACTOR * self.globex_capacity_per_s, _FLOOD_MAX_PER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,8 @@ class Neighbours:
         solo_times = Poisson(plan.acme_rate_per_s).times_s(rng_for(self._seed + number, "solo"), SOLO_S)
         (solo,) = await self._open(self._sites[Arm.WITH], {ACME: (solo_times, None)})
         objective_ms = OBJECTIVE_FACTOR * float(np.median(solo.latency_s)) * 1e3
-        say(
-            f"round {number + 1}: acme alone p50 {objective_ms / OBJECTIVE_FACTOR:.1f} ms, objective {objective_ms:.1f} ms"
-        )
+        solo_ms = objective_ms / OBJECTIVE_FACTOR
+        say(f"round {number + 1}: acme alone p50 {solo_ms:.1f} ms, so its objective is {objective_ms:.1f} ms")
         times = {
             ACME: Poisson(plan.acme_rate_per_s).times_s(rng_for(self._seed + number, ACME), plan.arm_s),
             GLOBEX: Poisson(plan.flood_per_s).times_s(rng_for(self._seed + number, GLOBEX), plan.arm_s),

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from noise import Arm
-from outcome import HEADER, Outcome, cells, quota_line
+from outcome import HEADER, Outcome, cells, objective_line, quota_line
 from tour import ACME
 
 from loadgen.drawing import MUTED, css_variables, drawing, legend, series_colour
@@ -22,7 +22,7 @@ _LEAD = (
     "Tenant acme embeds sentences; tenant globex floods the machine with images. The same arrivals were sent to two "
     "instances: one where both share a worker, and one where each has its partition and globex a quota."
 )
-_ORDER = (Arm.SOLO, Arm.WITH, Arm.WITHOUT)
+_ORDER = (Arm.SOLO, Arm.WITHOUT, Arm.WITH)
 
 
 def write_page(outcome: Outcome, settings: Mapping[str, object], path: Path) -> None:
@@ -39,7 +39,7 @@ def write_page(outcome: Outcome, settings: Mapping[str, object], path: Path) -> 
         f'<p class="muted">{_LEAD}</p>',
         f'<div class="cards">{cards}</div>',
         section("Figures", grid(HEADER, [cells(r) for r in outcome.rows], texts=2)),
-        f'<p class="muted">{escape(quota_line(outcome))}.</p>',
+        f'<p class="muted">{escape(objective_line(outcome))}; {escape(quota_line(outcome))}.</p>',
         section(
             "Latency of acme",
             figure(
@@ -51,11 +51,11 @@ def write_page(outcome: Outcome, settings: Mapping[str, object], path: Path) -> 
             section(
                 f"acme {arm}",
                 figure(
-                    timeline(outcome.requests[str(arm)], arms_s, number),
+                    timeline(_named(outcome, arm), arms_s, number),
                     f"{outcome.rounds} rounds, one after the other.",
                 ),
             )
-            for number, arm in enumerate((Arm.WITH, Arm.WITHOUT), start=1)
+            for number, arm in enumerate(_ORDER[1:], start=1)
         ),
         section("Settings", grid(("setting", "value"), [(k, str(v)) for k, v in settings.items()], texts=2)),
     ]
@@ -84,7 +84,7 @@ def write_results(outcome: Outcome, settings: Mapping[str, object], path: Path) 
 
 def write_figure(outcome: Outcome, path: Path) -> None:
     """The picture of the run for a README: latency curves, and the figures under them."""
-    shown = [outcome.row(ACME, arm) for arm in (Arm.SOLO, Arm.WITH, Arm.WITHOUT)]
+    shown = [outcome.row(ACME, arm) for arm in _ORDER]
     with drawing(8.2, 4.6, heights=(3.2, 1.3), share_x=False) as ((curve, below), finish):
         draw_percentiles(curve, _curves(outcome))
         legend(curve, columns=3)
@@ -108,9 +108,12 @@ def write_figure(outcome: Outcome, path: Path) -> None:
 
 
 def _curves(outcome: Outcome) -> list[Requests]:
-    """One curve for each arm; the objective is drawn once, as the rounds' mean."""
+    """One curve for each arm; the objective is drawn once."""
+    curves = [_named(outcome, arm) for arm in _ORDER]
+    return [curves[0], *(replace(curve, objective_ms=None) for curve in curves[1:])]
+
+
+def _named(outcome: Outcome, arm: Arm) -> Requests:
+    """Acme's requests of an arm under the arm's name, beside the mean of the rounds' objectives."""
     mean_ms = sum(outcome.objectives_ms) / len(outcome.objectives_ms)
-    return [
-        replace(outcome.requests[str(arm)], name=str(arm), objective_ms=mean_ms if arm is Arm.SOLO else None)
-        for arm in _ORDER
-    ]
+    return replace(outcome.requests[str(arm)], name=str(arm), objective_ms=mean_ms)

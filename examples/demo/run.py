@@ -20,7 +20,7 @@ import tour
 import uvloop
 from instance import Instance
 from noise import ROUNDS, SOLO_S, Arm, Calibration, Neighbours, Round
-from outcome import Outcome, misses, quota_line, summarise, table
+from outcome import Outcome, misses, objective_line, quota_line, summarise, table
 from page import write_figure, write_page, write_results
 from terminal import DemoError, Terminal
 
@@ -51,12 +51,12 @@ def main() -> int:
 def _demo(terminal: Terminal, folder: Path, options: argparse.Namespace) -> Outcome:
     terminal.step("globex trains a digit classifier on scikit-learn's handwritten digits")
     digits = models.load_digits(options.seed)
-    models.train_digits(digits, folder / "digits", options.seed)
+    models.train_digits(digits, folder / "digits", options.seed, models.digits_options())
     with ExitStack() as stack:
         terminal.step("The operator starts an instance with walls: each tenant gets its own partition")
         walls = stack.enter_context(Instance(terminal, folder / "walls", *_WITH_OPTIONS))
         with_walls = tour.move_in(walls, folder, "process", 50, folder / "digits", show=True)
-        walls.admin("fleet", "show")
+        tour.show_partitions(terminal, walls)
         terminal.step("acme embeds real sentences; related ones come out close")
         tour.show_embeddings(terminal, with_walls)
         accuracy = tour.digits_accuracy(with_walls, digits)
@@ -99,6 +99,7 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
         write_figure(outcome, options.save_figure)
     terminal.step("What came out")
     terminal.console.print(table(outcome))
+    terminal.say(objective_line(outcome))
     terminal.say(quota_line(outcome))
     terminal.say(f"report: {options.out / 'report.html'}, figures: {options.out / 'results.json'}")
     found = misses(outcome)

@@ -32,7 +32,8 @@ class Terminal:
 
     def step(self, title: str) -> None:
         """A heading with the time since the start."""
-        self.console.print(f"\n[bold]{title}[/bold] [dim]({time.monotonic() - self._begin_s:.0f} s)[/dim]")
+        took = f"[dim]({time.monotonic() - self._begin_s:.0f} s)[/dim]"
+        self.console.print(f"\n[bold]{title}[/bold] {took}", soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A plain line."""
@@ -66,7 +67,9 @@ class Terminal:
         self.console.print(f"  [cyan]$ {self._typed(arguments)}[/cyan]", soft_wrap=True, markup=True)
 
     def _typed(self, arguments: tuple[str, ...]) -> str:
-        shown = shlex.join(["partywall", *arguments]).replace(f"{self._folder}{os.sep}", "")
+        shown = shlex.join(["partywall", *arguments])
+        for prefix in (self._folder, Path.cwd()):
+            shown = shown.replace(f"{prefix}{os.sep}", "")
         return shown.replace("[", "\\[")
 
 

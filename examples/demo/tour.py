@@ -57,9 +57,20 @@ def move_in(instance: Instance, folder: Path, policy: str, share: int, digits_fo
     minilm = ("models", "push", MODEL_OF[ACME], str(models.minilm_folder()), "--engine", "transformers")
     instance.tenant(key_files[ACME], *minilm, "--slo-ms", str(_ACME_DECLARED_MS), *common, show=show)
     digits = ("models", "push", MODEL_OF[GLOBEX], str(digits_folder), "--engine", "module")
-    options = ("--option", f"architecture={models.ARCHITECTURE}", "--slo-ms", str(GLOBEX_OBJECTIVE_MS))
-    instance.tenant(key_files[GLOBEX], *digits, *options, *common, show=show)
+    options = [part for key, value in models.digits_options().items() for part in ("--option", f"{key}={value}")]
+    objective = ("--slo-ms", str(GLOBEX_OBJECTIVE_MS))
+    instance.tenant(key_files[GLOBEX], *digits, *options, *objective, *common, show=show)
     return Site(instance, key_files)
+
+
+def show_partitions(terminal: Terminal, instance: Instance) -> None:
+    """Where the operator finds the models."""
+    fleet = cast("dict[str, Any]", instance.admin("fleet", "show"))
+    for replica in fleet["replicas"]:
+        place = replica["partition"]
+        cores = f", cores {','.join(map(str, place['cores']))}" if place["cores"] else ""
+        where = f"{place['kind']} on {place['device']}{cores}"
+        terminal.say(f"{replica['tenant']}'s {replica['model']}: {replica['state']}, partition {where}")
 
 
 def show_embeddings(terminal: Terminal, site: Site) -> None:

@@ -138,7 +138,9 @@ def _landlock(policy: SandboxPolicy, kernel: SandboxKernel) -> LayerState:
 
 
 # COVERAGE_PROCESS_CONFIG holds settings of the coverage tool; without it forked workers go unmeasured.
-_KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_CONFIG"})
+_KEPT_VARIABLES = frozenset(
+    {"PATH", "PYTHONPATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_CONFIG"}
+)
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_")
 
 

@@ -129,8 +129,8 @@ class Replica:
         return {name: outputs[name] for name in request.outputs}
 
 
-def classify(failure: Exception) -> PartywallError:
-    """The error a caller gets for whatever a model raised."""
+def classify(failure: Exception, subject: str = "the model") -> PartywallError:
+    """The error a caller gets for whatever a model, or loading it, raised."""
     if isinstance(failure, PartywallError):
         return failure
     if isinstance(failure, MemoryError) or "out of memory" in str(failure) or "can't allocate memory" in str(failure):
@@ -139,8 +139,8 @@ def classify(failure: Exception) -> PartywallError:
             reason=Reason.OUT_OF_MEMORY,
         )
     if isinstance(failure, IndexError | ValueError):
-        return InvalidInput(f"the model refused these values: {_short(failure)}", reason=Reason.INVALID_TENSOR)
-    return InternalError(f"the model failed: {type(failure).__name__}: {_short(failure)}")
+        return InvalidInput(f"{subject} refused these values: {_short(failure)}", reason=Reason.INVALID_TENSOR)
+    return InternalError(f"{subject} failed: {type(failure).__name__}: {_short(failure)}")
 
 
 def _device_error(failure: RuntimeError) -> Exception:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from node_agent import frames
-from node_agent.arena import Arena, Ring
+from node_agent.arena import INLINE_BYTES, Arena, Ring
 from node_agent.worker import engines
 from node_agent.worker.batch import DeviceLost, Item, Outcome, Replica, classify
 from node_agent.worker.loader import open_artifact
@@ -18,7 +18,6 @@ from partywall.sealed import wipe
 from partywall.v1 import models_pb2, worker_pb2
 from partywall.wire import convert
 
-INLINE_BYTES = 32 << 10
 _READ_BYTES = 256 << 10
 EXIT_WALLS = 70
 EXIT_DEVICE = 71
@@ -126,7 +125,7 @@ class Worker:
             result.memory_bytes = model.model.memory_bytes
         except Exception as failure:
             # Whatever a tenant's files do to a library, the worker answers and lives on.
-            result.error.CopyFrom(convert.error_to_proto(classify(failure)))
+            result.error.CopyFrom(convert.error_to_proto(classify(failure, "loading")))
         finally:
             wipe(key)
         result.load_seconds = time.monotonic() - started_s

@@ -69,7 +69,7 @@ def encode_raw(array: Array) -> bytes | memoryview:
     if array.nbytes <= _COPY_BYTES:
         return array.tobytes()
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view(np.uint8))
+    return flat.view(np.uint8).data
 
 
 def _varint(value: int) -> bytes:

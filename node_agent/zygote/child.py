@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import signal
@@ -111,12 +112,24 @@ def data_bytes() -> int:
 
 def _policy(request: worker_pb2.SpawnWorker, device_kind: DeviceKind) -> sandbox.SandboxPolicy:
     base = sandbox.system_policy(device_kind, os.environ)
-    files = [Path(name).absolute() for name in request.modules if name.endswith(".py")]
+    modules = [path for name in request.modules if (path := _module_path(name)) is not None]
     return sandbox.SandboxPolicy(
-        read_paths=(*base.read_paths, *map(Path, request.sandbox.read_paths), *files),
+        read_paths=(*base.read_paths, *map(Path, request.sandbox.read_paths), *modules),
         write_paths=(*base.write_paths, *map(Path, request.sandbox.write_paths)),
         required=request.sandbox.required,
     )
+
+
+def _module_path(name: str) -> Path | None:
+    """Where a registered module lies: the file itself, or the folder of an importable one. None: it cannot be found,
+    and loading from it says so."""
+    if name.endswith(".py"):
+        return Path(name).absolute()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def _set_environment(wanted: dict[str, str], device_kind: DeviceKind) -> None:

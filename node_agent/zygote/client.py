@@ -23,6 +23,7 @@ from partywall.v1 import fleet_pb2, worker_pb2
 from partywall.wire import convert
 
 _PACKET_BYTES = 256 << 10
+_STDERR = 2
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 5.0
 
 
@@ -99,6 +100,8 @@ class ZygoteClient:
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # What a library prints belongs to the log; the agent's own output is for its operator.
+                stdout=_STDERR,
                 env={**scrub_environment(source), **preload.THREAD_LIMITS},
                 start_new_session=True,
             )
@@ -165,8 +168,14 @@ class ZygoteClient:
             ),
             environment=dict(environment or {}),
         )
-        async with asyncio.timeout(self._options.spawn_timeout_s):
-            return await self._spawn(request)
+        try:
+            async with asyncio.timeout(self._options.spawn_timeout_s):
+                return await self._spawn(request)
+        except TimeoutError as failure:
+            raise Unavailable(
+                f"worker {worker_id} was not ready in {self._options.spawn_timeout_s:.0f} s; try again",
+                reason=Reason.WORKER_DIED,
+            ) from failure
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stops every worker, then the zygote. Safe to call twice."""
@@ -196,12 +205,12 @@ class ZygoteClient:
             answer = await forked
             if answer.HasField("error"):
                 raise convert.error_from_proto(answer.error)
-            worker.pid = answer.pid
             await asyncio.shield(worker.ready)
         except (PartywallError, asyncio.CancelledError) as failure:
             if worker.pid and worker.alive:
                 _kill(worker.pid, signal.SIGKILL)
             worker.on_exit(None, f"never became ready: {failure}")
+            self._workers.pop(request.worker_id, None)
             raise
         finally:
             self._forked.pop(request.worker_id, None)
@@ -229,13 +238,19 @@ class ZygoteClient:
         if kind == "ready" and process.ready is not None and not process.ready.done():
             process.ready.set_result(message.ready)
         elif kind == "forked":
-            future = self._forked.get(message.forked.worker_id)
-            if future is not None and not future.done():
-                future.set_result(message.forked)
+            self._on_forked(message.forked)
         elif kind == "exited":
             worker = self._workers.get(message.exited.worker_id)
-            if worker is not None and worker.pid in (0, message.exited.pid):
+            # An earlier worker of the same name may be the one that ended.
+            if worker is not None and worker.pid == message.exited.pid:
                 worker.on_exit(message.exited.code)
+
+    def _on_forked(self, forked: worker_pb2.WorkerForked) -> None:
+        future = self._forked.get(forked.worker_id)
+        if future is not None and not future.done():
+            # At once: its exit may be the very next message.
+            self._workers[forked.worker_id].pid = forked.pid
+            future.set_result(forked)
 
     def _on_death(self, process: _Process) -> None:
         self._unwatch(process)
@@ -263,8 +278,11 @@ class ZygoteClient:
             try:
                 await self.start()
                 backoff_s = _FIRST_BACKOFF_S
-            except Unavailable:
+            except (Unavailable, OSError) as failure:
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+                if isinstance(failure, OSError):
+                    # Not even started: nothing else will say that it is dead.
+                    self._died.set()
 
     def _current(self) -> _Process:
         if self._process is None:

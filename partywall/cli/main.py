@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,11 +120,11 @@ def build() -> Any:
     return typer.main.get_command(app)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns its exit code; never raises."""
+def run(arguments: Sequence[str], tree: Callable[[], Any] = build) -> int:
+    """Runs one command line of a command tree and returns its exit code; never raises."""
     state = State()
     try:
-        result = build().main(
+        result = tree().main(
             args=list(arguments),
             prog_name="partywall",
             standalone_mode=False,
@@ -182,7 +182,7 @@ def _printer(state: State, arguments: Sequence[str]) -> Printer:
     # A command line that failed to parse never set the state.
     asked = any(
         text in ("-ojson", "-o=json", "--output=json") or (text in ("-o", "--output") and following == "json")
-        for text, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        for text, following in zip(arguments, [*arguments[1:], ""], strict=False)
     )
     output = OutputFormat.JSON if asked else state.output
     return Printer(output, color=not state.settings.get("no_color") and "--no-color" not in arguments)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partywall import errors
 from partywall.errors import PartywallError, Reason
+
+_PIPE_WIDTH = 200
 
 
 class OutputFormat(enum.StrEnum):
@@ -91,7 +94,11 @@ class Printer:
     def console(self, *, stderr: bool = False) -> Any:
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=True if not self._color else None, highlight=False, soft_wrap=True)
+        stream = sys.stderr if stderr else sys.stdout
+        # Tables in a pipe or a log must not be folded to 80 columns.
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        no_color = None if self._color else True
+        return Console(stderr=stderr, no_color=no_color, highlight=False, soft_wrap=True, width=width)
 
     def rows(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
         """A listing. `columns` maps keys to the table's headings; JSON has all keys of each row."""
@@ -155,7 +162,9 @@ class Printer:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    # One line for scripts; people who ask for JSON on a terminal read it.
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
 def _cell(value: Any) -> str:

@@ -13,6 +13,8 @@ from partywall.errors import ArtifactRefused, InvalidInput, Reason
 from partywall.sealed.format import MAX_PLAIN_BYTES
 
 TRANSFORMERS = "transformers"
+IDENTITY = "identity"
+"""Has no weights: its folder may be empty."""
 _CONFIGS_WITH_CODE = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 
@@ -47,7 +49,7 @@ def inspect_folder(folder: Path, engine: str, options: Mapping[str, str]) -> Loc
     entries = _entries(folder)
     files = tuple(_local_file(entry) for entry in entries if entry.is_file() and not entry.name.startswith("."))
     skipped = tuple(f"{e.name}/" if e.is_dir() else e.name for e in entries if e.is_dir() or e.name.startswith("."))
-    if not files:
+    if not files and engine != IDENTITY:
         raise InvalidInput(
             f"folder {str(folder)!r} holds no model files; give the folder with the weights and their configuration",
             fields={"field": "folder"},

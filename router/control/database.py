@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, exc, text
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = "router.control:migrations"
 CONNECTIONS = 4
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
 def make_engine(url: str, busy_timeout_s: float, wait_s: float) -> AsyncEngine:
@@ -21,17 +24,19 @@ def make_engine(url: str, busy_timeout_s: float, wait_s: float) -> AsyncEngine:
     return engine
 
 
-async def quick_check(connection: AsyncConnection) -> None:
-    """Reads a SQLite file's structure.
+def quick_check(database: str, busy_timeout_s: float) -> None:
+    """Reads a SQLite file's structure, on a connection of its own; blocks. A file that is not there is fine.
 
     Raises:
-        sqlalchemy.exc.OperationalError: It is damaged.
+        OSError: It cannot be opened or is damaged.
     """
-    if connection.dialect.name != "sqlite":
-        return
-    verdict = (await connection.execute(text("PRAGMA quick_check(1)"))).scalar_one()
+    try:
+        with closing(sqlite3.connect(database, timeout=busy_timeout_s)) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as failure:
+        raise OSError(str(failure)) from failure
     if verdict != "ok":
-        raise exc.OperationalError("PRAGMA quick_check", None, ValueError(f"the file is damaged: {verdict}"))
+        raise OSError(f"the file is damaged: {verdict}")
 
 
 async def migrate(connection: AsyncConnection) -> None:
@@ -53,15 +58,13 @@ def _settle_sqlite(engine: AsyncEngine, busy_timeout_ms: int) -> None:
         # Transactions are begun below, explicitly: the driver's own begin would leave DDL and reads outside.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={busy_timeout_ms}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            for pragma in (f"busy_timeout={busy_timeout_ms}", *PRAGMAS):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except BaseException:
+            connection.close()
+            raise
 
     @event.listens_for(engine.sync_engine, "begin")
     def begun(connection: Connection) -> None:

@@ -15,7 +15,7 @@ import structlog
 from isolation.trust import Resident
 from isolation.vault.keys import KeyProvider
 from partywall.clock import Clock
-from partywall.domain.fleet import ReplicaState
+from partywall.domain.fleet import Node, NodeState, ReplicaState
 from partywall.domain.models import Version, VersionState
 from partywall.domain.placements import Decision, Placement
 from partywall.domain.tenants import Tenant
@@ -24,7 +24,7 @@ from router.control.catalog import Catalog, ModelEntry
 from router.control.desired import DesiredState
 from router.control.membership import Membership
 from router.gateway.replicas import Replica
-from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, place
+from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, place, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +85,7 @@ class Reconciler:
     async def reconcile(self) -> None:
         """One pass."""
         self._membership.set_placements(self._catalog.placements())
+        await self._record_nodes()
         await self._retire()
         await self._place_missing()
         await self._record_observed()
@@ -92,15 +93,40 @@ class Reconciler:
         self._membership.set_placements(self._catalog.placements())
         self._desired.send()
 
+    async def _record_nodes(self) -> None:
+        """Writes down who is here, on transitions only: a node that is away is still the operator's to see."""
+        here = {s.node: s for s in self._membership.sessions()}
+        known = {node.name: node for node in self._catalog.nodes()}
+        for name, session in here.items():
+            node = known.get(name)
+            seen = Node(
+                name,
+                NodeState.ONLINE,
+                session.hello.incarnation,
+                self._membership.devices(name),
+                self._clock.now(),
+                session.hello.version,
+                node.rev if node else 0,
+            )
+            if node is None or replace(node, last_seen_at=seen.last_seen_at) != seen:
+                async with self._catalog.transaction() as tx:
+                    await (tx.insert(seen) if node is None else tx.update(seen))
+        for name, node in known.items():
+            if name not in here and node.state is NodeState.ONLINE:
+                async with self._catalog.transaction() as tx:
+                    await tx.update(replace(node, state=NodeState.OFFLINE, last_seen_at=self._clock.now()))
+
     async def _retire(self) -> None:
-        """Drops placements whose version is gone or not wanted, and those of nodes that stay away."""
+        """Drops placements that are not wanted, that stand against trust, or whose node stays away."""
+        standing = [s for p in self._catalog.placements() if (s := self._standing(p)) is not None]
+        untrusted = {p.id for p in to_move(standing, self._operator.floor)}
         for placement in self._catalog.placements():
             version = self._version(placement)
             lost = self._membership.away_s(placement.node) > self._move_after_s and self._others(placement.node)
-            if version is None or not version.resident or lost:
+            if version is None or not version.resident or lost or placement.id in untrusted:
                 async with self._catalog.transaction() as tx:
                     await tx.delete(placement)
-                log.info("placement dropped", placement=placement.id, lost=lost)
+                log.info("placement dropped", placement=placement.id, lost=lost, untrusted=placement.id in untrusted)
 
     async def _place_missing(self) -> None:
         placed = {(p.model_id, p.version) for p in self._catalog.placements()}

@@ -87,7 +87,7 @@ class Remover:
                 await tx.update(replace(entry.model, previous=0))
             numbers = ",".join(str(one.number) for one in versions)
             await self._control.record("model.deleted", tenant.id, model=name, versions=numbers)
-        freed = await self.collect([one.artifact_id for one in versions])
+        freed = await self.collect([one.artifact_id for one in versions] + [one.artifact_id for one in uploads])
         return Removed(versions=len(versions), blob_bytes=freed)
 
     async def remove_upload(self, upload: Upload) -> None:

@@ -24,6 +24,8 @@ from router.control.schema import CHANGES, METADATA
 from router.control.state import Change, Outcome, S, Snapshot
 
 T = TypeVar("T")
+# Reading a whole file and migrating it take longer than one statement.
+OPEN_TIMEOUT_S = 60.0
 UNIQUE_VIOLATION_SQLSTATE = "23505"
 
 
@@ -34,6 +36,7 @@ class SqlStore:
         """Args: `url` as SQLAlchemy has it; bounds for one statement, and for waiting on another process's lock."""
         self._engine: AsyncEngine = make_engine(url, busy_timeout_s, operation_timeout_s)
         self._operation_timeout_s = operation_timeout_s
+        self._busy_timeout_s = busy_timeout_s
         self._writer = asyncio.Lock()
         self._stuck: set[asyncio.Task[Any]] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -46,9 +49,11 @@ class SqlStore:
 
     async def open(self) -> None:
         """Checks the file and runs the migrations."""
+        if self._engine.dialect.name == "sqlite":
+            database = self._engine.url.database or ""
+            await self._bounded(asyncio.to_thread(quick_check, database, self._busy_timeout_s), OPEN_TIMEOUT_S)
         async with self._connection(write=True) as connection:
-            await self._bounded(quick_check(connection))
-            await self._bounded(migrate(connection))
+            await self._bounded(migrate(connection), OPEN_TIMEOUT_S)
             await self._bounded(connection.commit())
 
     @asynccontextmanager
@@ -128,21 +133,24 @@ class SqlStore:
         if not self._stuck:
             await asyncio.wait({task}, timeout=self._operation_timeout_s)
 
-    async def _bounded(self, operation: Awaitable[T]) -> T:
+    async def _bounded(self, operation: Awaitable[T], timeout_s: float | None = None) -> T:
         """The result of a database operation, or a `PartywallError`, within the bound.
 
         A cancelled caller still waits for the statement (within the bound), so that no connection is left half-used
         and the outcome of a commit is known.
         """
+        bound_s = timeout_s or self._operation_timeout_s
         task: asyncio.Task[T] = asyncio.create_task(_as_coroutine(operation))
         try:
-            await asyncio.wait({task}, timeout=self._operation_timeout_s)
+            await asyncio.wait({task}, timeout=bound_s)
         except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=self._operation_timeout_s)
-            self._leave_if_stuck(task)
+            try:
+                await asyncio.wait({task}, timeout=bound_s)
+            finally:
+                self._leave_if_stuck(task)
             raise
         if self._leave_if_stuck(task):
-            raise _unavailable(f"no answer within {self._operation_timeout_s:g} s")
+            raise _unavailable(f"no answer within {bound_s:g} s")
         try:
             return task.result()
         except exc.IntegrityError as failure:

@@ -77,12 +77,12 @@ class Dispatcher:
             if throttle is not None:
                 await throttle.enter(tenant.id, tenant.quota)
                 entered = True
-            self._statistics.in_flight.inc()
+            self._statistics.in_flight += 1
             try:
                 route = self.route(tenant, model, request.model_version)
                 return await self._run(tenant, route, raw, request, remaining_s, request_id, started_s)
             finally:
-                self._statistics.in_flight.dec()
+                self._statistics.in_flight -= 1
         except PartywallError as error:
             # An unknown name is a caller's text: it must not become a label.
             self._statistics.refused(tenant.name, model if route is not None else "", error)

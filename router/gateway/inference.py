@@ -215,8 +215,8 @@ class InferenceService:
     def _parse(self, raw: bytes) -> Any:
         if len(raw) > self._max_message_bytes:
             raise InvalidInput(
-                f"the request has {len(raw)} bytes and the router takes {self._max_message_bytes}; send smaller batches, "
-                "or ask the operator for more (--max-message-bytes)",
+                f"the request has {len(raw)} bytes and the router takes {self._max_message_bytes}; send smaller "
+                "batches, or ask the operator for more (--max-message-bytes)",
                 reason=Reason.MESSAGE_TOO_LARGE,
                 fields={"limit_bytes": str(self._max_message_bytes)},
             )

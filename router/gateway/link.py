@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from partywall.clock import Clock
@@ -20,15 +20,26 @@ from router.gateway.replicas import Replica
 MAX_FRAME_BYTES = 4 << 20
 """A frame stays below this unless a single request is larger: big frames would hold small ones up."""
 
-Outgoing = link.InferCall | link.Desired | int
+_SMOOTHING = 0.1
 
 
 @dataclass(slots=True)
 class _Pending:
+    """A call that has no answer yet; its message is made when its frame is."""
+
+    id: int
     future: asyncio.Future[link.InferReply]
     replica: Replica
     rows: int
+    timeout_us: int
     deadline_s: float
+    request_id: str
+    request: bytes
+    sent_s: float = 0.0
+
+
+Outgoing = _Pending | link.Desired | int
+"""A call, the agent's desired state, or the id of a call to cancel."""
 
 
 class AgentSession:
@@ -47,7 +58,8 @@ class AgentSession:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
-        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock)
+        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company)
+        self._turnaround_s = 0.0
 
     @property
     def pending(self) -> int:
@@ -66,19 +78,13 @@ class AgentSession:
             raise _lost(self.node)
         call_id = next(self._ids)
         future: asyncio.Future[link.InferReply] = asyncio.get_running_loop().create_future()
-        self._pending[call_id] = _Pending(future, replica, rows, self._clock.monotonic() + timeout_s)
+        timeout_us = max(1, int(timeout_s * 1e6))
+        deadline_s = self._clock.monotonic() + timeout_s
+        entry = _Pending(call_id, future, replica, rows, timeout_us, deadline_s, request_id, request)
+        self._pending[call_id] = entry
         replica.outstanding_rows += rows
         replica.outstanding_requests += 1
-        self._outgoing.add(
-            link.InferCall(
-                id=call_id,
-                handle=replica.handle,
-                timeout_us=max(1, int(timeout_s * 1e6)),
-                rows=rows,
-                request_id=request_id,
-                request=request,
-            )
-        )
+        self._outgoing.add(entry)
         try:
             reply = await future
         finally:
@@ -93,18 +99,25 @@ class AgentSession:
         """Queues the agent's whole desired state."""
         self._outgoing.add(desired)
 
-    def on_replies(self, replies: list[link.InferReply]) -> None:
+    def on_replies(self, replies: Iterable[link.InferReply]) -> None:
         """Completes the calls of one frame."""
         now_s = self._clock.monotonic()
+        last = seen = None
         for reply in replies:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
                 continue
+            last = waiting
             self._release(waiting.replica, waiting.rows)
-            if reply.service_us:
+            # The replies of one batch stand side by side and are one observation.
+            batch = (waiting.replica.handle, reply.service_us, reply.batch_rows)
+            if batch != seen and reply.service_us:
+                seen = batch
                 waiting.replica.service.observe(max(1, reply.batch_rows), reply.service_us / 1e6, now_s)
             if not waiting.future.done():
                 waiting.future.set_result(reply)
+        if last is not None:
+            self._turnaround_s += _SMOOTHING * (now_s - last.sent_s - self._turnaround_s)
 
     async def run_writer(self, write: Callable[[link.RouterFrame], Awaitable[None]]) -> None:
         """Writes frames until the link breaks."""
@@ -135,20 +148,33 @@ class AgentSession:
         if self._write is None:
             raise RuntimeError("run_writer has not been called")
         frame, size = link.RouterFrame(), 0
+        now_s = self._clock.monotonic()
         for item in items:
-            if isinstance(item, link.InferCall):
+            if isinstance(item, _Pending):
                 if size and size + len(item.request) > MAX_FRAME_BYTES:
                     await self._write(frame)
                     frame, size = link.RouterFrame(), 0
                 # A caller that left while the call waited here costs the agent nothing.
                 if item.id in self._pending:
-                    frame.calls.append(item)
+                    item.sent_s = now_s
+                    frame.calls.add(
+                        id=item.id,
+                        handle=item.replica.handle,
+                        timeout_us=item.timeout_us,
+                        rows=item.rows,
+                        request_id=item.request_id,
+                        request=item.request,
+                    )
                     size += len(item.request)
             elif isinstance(item, int):
                 frame.cancels.append(item)
             else:
                 frame.desired.CopyFrom(item)
         await self._write(frame)
+
+    def _company(self, rate_per_s: float) -> float:
+        """Requests that are with the agent on average (Little's law), not counting what waits here to be sent."""
+        return rate_per_s * self._turnaround_s
 
     @staticmethod
     def _release(replica: Replica, rows: int) -> None:

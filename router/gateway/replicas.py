@@ -103,7 +103,10 @@ def build_routes(entries: Iterable[Entry], replicas: Iterable[Replica]) -> dict[
     for entry in entries:
         model = entry.model
         routes = {
-            number: Route(version, version.signature, tuple(ready.get((model.id, number), ())))
+            # A released version takes no more requests from the moment the wish is written, not when it is gone.
+            number: Route(
+                version, version.signature, tuple(ready.get((model.id, number), ())) if version.resident else ()
+            )
             for number, version in entry.versions.items()
         }
         live = routes.get(model.live)

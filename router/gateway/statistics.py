@@ -1,11 +1,20 @@
-"""Counters per tenant and model: for `ModelStatistics` and for Prometheus, from the same observations."""
+"""Counters per tenant and model: for `ModelStatistics` and for Prometheus, from the same observations.
+
+The cells are plain numbers that the loop's thread alone changes; they become metrics when somebody asks. The client
+library's own counters take a lock for each of a dozen steps, on every request.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from partywall.errors import PartywallError
 from partywall.v1 import agent_link_pb2
@@ -26,6 +35,7 @@ _LATENCY_BUCKETS_S = (
     10.0,
     30.0,
 )
+_BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 MAX_TENANT_LABELS = 200
 """Tenants beyond this many share the label `other`: label sets must stay bounded."""
 
@@ -45,49 +55,53 @@ class ModelCounters:
     last_ms: int = 0
 
 
-class Statistics:
-    """Observes finished requests. All methods are cheap: they run once per request."""
+class _Histogram:
+    """Counts by upper bound (the last one is infinity) and the sum of what was seen."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """(upper bound, requests up to it), as the exposition format wants them."""
+        names = [str(floatToGoString(bound)) for bound in (*self.bounds, float("inf"))]  # type: ignore[no-untyped-call]
+        return list(zip(names, accumulate(self.counts), strict=True))
+
+
+def _latency() -> _Histogram:
+    return _Histogram(_LATENCY_BUCKETS_S)
+
+
+@dataclass(slots=True)
+class _Cell:
+    """One (tenant, model)."""
+
+    latency: _Histogram = field(default_factory=_latency)
+    queue: _Histogram = field(default_factory=_latency)
+    batch: _Histogram = field(default_factory=lambda: _Histogram(_BATCH_BUCKETS))
+    met: int = 0
+    missed: int = 0
+    outcomes: dict[str, int] = field(default_factory=lambda: {"OK": 0})
+
+
+class Statistics(Collector):
+    """Observes finished requests. All methods but `collect` are cheap: they run once per request."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ("tenant", "model")
-        self._requests = Counter(
-            "partywall_requests",
-            "Requests by outcome (OK or the reason of the refusal)",
-            (*labels, "outcome"),
-            registry=registry,
-        )
-        self._latency = Histogram(
-            "partywall_request_seconds",
-            "Time from the request's arrival at the router to its answer, served requests",
-            labels,
-            buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self._queue = Histogram(
-            "partywall_queue_seconds",
-            "Time a request waited at the agent",
-            labels,
-            buckets=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self._batch = Histogram(
-            "partywall_batch_requests",
-            "Requests per executed batch",
-            labels,
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
-        )
-        self._slo = Counter(
-            "partywall_slo_requests",
-            "Requests of models with an objective, by whether they met it",
-            (*labels, "met"),
-            registry=registry,
-        )
-        self.in_flight = Gauge("partywall_in_flight_requests", "Requests inside the router", registry=registry)
-        self._bound: dict[tuple[str, str], tuple[Any, ...]] = {}
-        self._outcomes: dict[tuple[str, str, str], Any] = {}
+        self._bound: dict[tuple[str, str], _Cell] = {}
+        self._cells: dict[tuple[str, str], _Cell] = {}
         self._tenants: set[str] = set()
         self.models: dict[tuple[str, str, int], ModelCounters] = {}
+        self.in_flight = 0
+        """Requests inside the router."""
+        registry.register(self)
 
     def served(
         self,
@@ -101,35 +115,67 @@ class Statistics:
         now_ms: int,
     ) -> None:
         """One answered request."""
-        latency, queue, batch, ok, met, missed = self._children(tenant, model)
-        ok.inc()
-        latency.observe(elapsed_s)
-        queue.observe(reply.queue_us / 1e6)
-        batch.observe(reply.batch_requests)
+        queue_us, service_us, batch_requests = reply.queue_us, reply.service_us, reply.batch_requests
+        cell = self._bound.get((tenant, model)) or self._bind(tenant, model)
+        cell.outcomes["OK"] += 1
+        cell.latency.observe(elapsed_s)
+        cell.queue.observe(queue_us / 1e6)
+        cell.batch.observe(batch_requests)
         if slo_ms:
-            (met if elapsed_s * 1e3 <= slo_ms else missed).inc()
+            if elapsed_s * 1e3 <= slo_ms:
+                cell.met += 1
+            else:
+                cell.missed += 1
         counters = self._counters(tenant_id, model, version)
         counters.success += 1
         counters.success_ns += int(elapsed_s * 1e9)
-        counters.queue_ns += reply.queue_us * 1000
-        counters.compute_ns += reply.service_us * 1000
-        counters.executions += 1.0 / max(1, reply.batch_requests)
+        counters.queue_ns += queue_us * 1000
+        counters.compute_ns += service_us * 1000
+        counters.executions += 1.0 / max(1, batch_requests)
         counters.rows += 1
         counters.last_ms = now_ms
 
     def refused(self, tenant: str, model: str, error: PartywallError) -> None:
         """One request that ended with an error."""
-        key = (self._label(tenant), model, error.reason.value)
-        child = self._outcomes.get(key)
-        if child is None:
-            child = self._outcomes[key] = self._requests.labels(*key)
-        child.inc()
+        outcomes = (self._bound.get((tenant, model)) or self._bind(tenant, model)).outcomes
+        reason = error.reason.value
+        outcomes[reason] = outcomes.get(reason, 0) + 1
 
     def failed(self, tenant_id: str, model: str, version: int, elapsed_s: float) -> None:
         """One request that reached a version and ended with an error."""
         counters = self._counters(tenant_id, model, version)
         counters.failed += 1
         counters.failed_ns += int(elapsed_s * 1e9)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics as they stand; called from the thread of the HTTP port."""
+        names = ("tenant", "model")
+        requests = CounterMetricFamily(
+            "partywall_requests", "Requests by outcome (OK or the reason of the refusal)", labels=(*names, "outcome")
+        )
+        slo = CounterMetricFamily(
+            "partywall_slo_requests",
+            "Requests of models with an objective, by whether they met it",
+            labels=(*names, "met"),
+        )
+        latency = HistogramMetricFamily(
+            "partywall_request_seconds",
+            "Time from the request's arrival at the router to its answer, served requests",
+            labels=names,
+        )
+        queue = HistogramMetricFamily("partywall_queue_seconds", "Time a request waited at the agent", labels=names)
+        batch = HistogramMetricFamily("partywall_batch_requests", "Requests per executed batch", labels=names)
+        # Copies: the loop's thread may add to them meanwhile.
+        for key, cell in list(self._cells.items()):
+            for outcome, count in list(cell.outcomes.items()):
+                requests.add_metric((*key, outcome), count)
+            slo.add_metric((*key, "true"), cell.met)
+            slo.add_metric((*key, "false"), cell.missed)
+            latency.add_metric(key, cell.latency.buckets(), cell.latency.total)
+            queue.add_metric(key, cell.queue.buckets(), cell.queue.total)
+            batch.add_metric(key, cell.batch.buckets(), cell.batch.total)
+        in_flight = GaugeMetricFamily("partywall_in_flight_requests", "Requests inside the router", self.in_flight)
+        return (requests, slo, latency, queue, batch, in_flight)
 
     def _counters(self, tenant_id: str, model: str, version: int) -> ModelCounters:
         key = (tenant_id, model, version)
@@ -138,20 +184,13 @@ class Statistics:
             counters = self.models[key] = ModelCounters()
         return counters
 
-    def _children(self, tenant: str, model: str) -> tuple[Any, ...]:
-        key = (tenant, model)
-        bound = self._bound.get(key)
-        if bound is None:
-            label = self._label(tenant)
-            bound = self._bound[key] = (
-                self._latency.labels(label, model),
-                self._queue.labels(label, model),
-                self._batch.labels(label, model),
-                self._requests.labels(label, model, "OK"),
-                self._slo.labels(label, model, "true"),
-                self._slo.labels(label, model, "false"),
-            )
-        return bound
+    def _bind(self, tenant: str, model: str) -> _Cell:
+        key = (self._label(tenant), model)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = _Cell()
+        self._bound[tenant, model] = cell
+        return cell
 
     def _label(self, tenant: str) -> str:
         if tenant in self._tenants:

@@ -43,10 +43,10 @@ def check_request(request: Any, signature: Signature, max_rows: int = 1 << 20) -
     if not signature.open:
         _check_names(request, signature)
     rows = 0
-    specs = {spec.name: spec for spec in signature.inputs}
+    specs = {} if signature.open else {spec.name: spec for spec in signature.inputs}
     for index, tensor in enumerate(inputs):
         shape = tuple(tensor.shape)
-        if any(d < 0 for d in shape):
+        if shape and min(shape) < 0:
             raise _bad(f"input {tensor.name!r} has a negative dimension in shape {list(shape)}", tensor.name)
         if not signature.open:
             _check_tensor(tensor, shape, specs[tensor.name])

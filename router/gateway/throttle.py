@@ -1,12 +1,12 @@
 """Each tenant's request rate and requests in flight: tried, never waited for.
 
 Rates are kept by asyncio-throttle with one `Throttler(rate_limit=burst, period=burst/rate)` per tenant. Its waiters
-poll, so nobody waits: `acquire` is tried under `asyncio.timeout(0)`, which grants or refuses at once.
+poll, so nobody waits: `acquire` is driven one step, which grants at once or would wait; then it is closed and the
+request refused.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -53,7 +53,7 @@ class Throttle:
                 retry_after_s=0.05,
             )
         if gate.throttler is not None:
-            await self._take_token(gate, gate.throttler)
+            self._take_token(gate, gate.throttler)
         gate.in_flight += 1
 
     def leave(self, tenant_id: str) -> None:
@@ -70,24 +70,28 @@ class Throttle:
         """Drops the state of a deleted tenant."""
         self._gates.pop(tenant_id, None)
 
-    async def _take_token(self, gate: _Gate, throttler: Throttler) -> None:
+    def _take_token(self, gate: _Gate, throttler: Throttler) -> None:
+        attempt = throttler.acquire()  # type: ignore[no-untyped-call]
         try:
-            async with asyncio.timeout(0):
-                await throttler.acquire()  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            quota = gate.quota
-            oldest_s = gate.grants[0] if gate.grants else self._clock.monotonic()
-            wait_s = max(0.001, oldest_s + gate.period_s - self._clock.monotonic())
-            raise QuotaExceeded(
-                f"over the rate of {quota.requests_per_s:g} requests/s (burst {quota.effective_burst}); "
-                "send again after the hint, or ask the operator for more (quota set --requests-per-s)",
-                reason=Reason.RATE_LIMITED,
-                fields={"requests_per_s": f"{quota.requests_per_s:g}", "burst": str(quota.effective_burst)},
-                retry_after_s=wait_s,
-            ) from None
-        gate.grants.append(self._clock.monotonic())
-        if len(gate.grants) > gate.quota.effective_burst:
-            gate.grants.popleft()
+            attempt.send(None)
+        except StopIteration:
+            gate.grants.append(self._clock.monotonic())
+            if len(gate.grants) > gate.quota.effective_burst:
+                gate.grants.popleft()
+            return
+        attempt.close()
+        raise self._over_rate(gate)
+
+    def _over_rate(self, gate: _Gate) -> QuotaExceeded:
+        quota = gate.quota
+        oldest_s = gate.grants[0] if gate.grants else self._clock.monotonic()
+        return QuotaExceeded(
+            f"over the rate of {quota.requests_per_s:g} requests/s (burst {quota.effective_burst}); "
+            "send again after the hint, or ask the operator for more (quota set --requests-per-s)",
+            reason=Reason.RATE_LIMITED,
+            fields={"requests_per_s": f"{quota.requests_per_s:g}", "burst": str(quota.effective_burst)},
+            retry_after_s=max(0.001, oldest_s + gate.period_s - self._clock.monotonic()),
+        )
 
 
 def _fresh(quota: Quota, old: _Gate | None) -> _Gate:

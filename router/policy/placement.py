@@ -135,6 +135,28 @@ def place(
     )
 
 
+def to_move(standing: Sequence[Standing], floor: TrustPolicy) -> list[Placement]:
+    """Placements that may no longer stand where they are, after a policy, a group or the floor changed.
+
+    Of a pair that the rule refuses, the one with the stricter policy goes (its owner asked for it), else the younger.
+    """
+    left = list(standing)
+    gone: list[Placement] = []
+    for one in sorted(standing, key=_strictness):
+        others = [s for s in left if s is not one]
+        walls: dict[Wall, list[Resident]] = {}
+        for other in others:
+            walls.setdefault(wall_between(one.placement, other.placement), []).append(other.resident)
+        if isinstance(clear_all(one.resident, walls, floor), Refusal):
+            left.remove(one)
+            gone.append(one.placement)
+    return gone
+
+
+def _strictness(standing: Standing) -> tuple[int, int]:
+    return list(TrustPolicy).index(standing.resident.policy), -standing.placement.generation
+
+
 def _candidates(
     want: Want,
     node: NodeView,

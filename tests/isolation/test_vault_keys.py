@@ -7,6 +7,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -288,28 +289,29 @@ def test_shredding_and_rotation_overwrite_what_was_there(tmp_path: Path) -> None
         assert not witness.read_bytes().strip(b"\0")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow: every write fails."""
+    """No file of this process may grow: every write fails, the test runner's own too, so keep it short."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_full_disk_leaves_the_old_keys(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_full_disk_leaves_the_old_keys(tmp_path: Path) -> None:
     provider = key_file_provider(tmp_path)
     provider.create_tenant(TENANT)
     key, wrapped = provider.new_data_key(TENANT, ARTIFACT)
     before = sorted(tmp_path.rglob("*"))
-    request.getfixturevalue("full_disk")
     calls: tuple[Callable[[], object], ...] = (
         lambda: provider.rotate(TENANT),
         lambda: provider.create_tenant(OTHER),
         lambda: create_root(tmp_path / "other.key"),
     )
     for call in calls:
-        with pytest.raises(Unavailable) as full:
+        with pytest.raises(Unavailable) as full, full_disk():
             call()
         assert full.value.reason is Reason.STORAGE_FULL
     assert sorted(tmp_path.rglob("*")) == before

@@ -27,6 +27,7 @@ class FakeServer:
     address: str = ""
     answer: Answer = _serve_at_once
     inputs: list[tuple[str, str, tuple[int, ...]]] = field(default_factory=lambda: [("text", "BYTES", (-1,))])
+    metadata_error: errors.PartywallError | None = None
     seen: list[object] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     peers: set[str] = field(default_factory=set)
@@ -43,6 +44,8 @@ class FakeServer:
         return bytes(ModelInferResponse(model_name=request.model_name).SerializeToString())
 
     async def metadata(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if self.metadata_error is not None:
+            await context.abort_with_status(to_status(self.metadata_error))
         reply = ModelMetadataResponse(name="m")
         for name, datatype, shape in self.inputs:
             reply.inputs.add(name=name, datatype=datatype, shape=shape)
@@ -50,7 +53,7 @@ class FakeServer:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[FakeServer]:
+async def serving(credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[FakeServer]:
     """The server on a free loopback port."""
     fake = FakeServer()
     running = grpc.aio.server()
@@ -65,7 +68,10 @@ async def serving() -> AsyncIterator[FakeServer]:
             ),
         )
     )
-    fake.address = f"127.0.0.1:{running.add_insecure_port('127.0.0.1:0')}"
+    any_port = "127.0.0.1:0"
+    secure = credentials is not None
+    port = running.add_secure_port(any_port, credentials) if secure else running.add_insecure_port(any_port)
+    fake.address = f"127.0.0.1:{port}"
     await running.start()
     yield fake
     await running.stop(None)

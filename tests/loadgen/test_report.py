@@ -13,7 +13,7 @@ from rich.console import Console
 
 from loadgen.arrivals import rng_for
 from loadgen.html import render
-from loadgen.report import Report, make_report, number, percent, quantiles_ms, reasons_table, table, write_columns
+from loadgen.report import Report, make_report, number, percent, quantiles_ms, tables, write_columns
 from loadgen.results import Fate, Recorder, Requests, concatenate
 
 HOSTILE = '<script>alert("x")</script>&'
@@ -120,19 +120,17 @@ def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_tables_show_the_figures() -> None:
-    console = Console(width=200, record=True, quiet=True)
-    report = make_report([mixed()], 10.0)
-    reasons = reasons_table(report)
-    assert reasons is not None
-    console.quiet = False
+def test_tables_fit_80_columns_and_show_the_figures() -> None:
+    console = Console(width=80)
     with console.capture() as captured:
-        console.print(table(report))
-        console.print(reasons)
+        for table in tables(make_report([mixed(), many("globex")], 10.0)):
+            console.print(table)
     text = captured.get()
-    assert re.search(r"acme .* 25\.0 % .* 50\.0 %", text)
-    assert "RATE_LIMITED" in text
-    assert reasons_table(make_report([many()], 1.0)) is None
+    assert re.search(r"acme +5 +4 +2 +1 +1 +1 +0\.1", text)
+    assert re.search(r"acme .* 25\.0 % +50\.0 %", text)
+    assert re.search(r"globex +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +50", text)
+    assert re.search(r"acme +1 +RATE_LIMITED", text)
+    assert len(tables(make_report([many()], 1.0))) == 2
 
 
 class Page(HTMLParser):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
-from loadgen_fake_server import FakeServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from loadgen_fake_server import FakeServer, serving
 
 from loadgen.closed import closed_loop
 from loadgen.pacing import Pacer
@@ -16,7 +23,7 @@ from loadgen.targets import Target
 from partywall.client.endpoint import open_endpoint
 from partywall.clock import SystemClock
 from partywall.domain.models import TensorSpec
-from partywall.errors import InvalidInput, QuotaExceeded, Reason, Unavailable
+from partywall.errors import InvalidInput, NotFound, QuotaExceeded, Reason, Unavailable
 
 PAYLOAD = encode(Addressee("m", "text"), ["hello"])
 
@@ -96,3 +103,45 @@ async def test_pacer_stops_at_once() -> None:
     clock = SystemClock()
     pacer = Pacer(clock.monotonic() + np.array([0.0, 600.0]), clock, lambda _: pacer.stop())
     await asyncio.wait_for(pacer.run(), 5)
+
+
+async def test_tls(tmp_path: Path) -> None:
+    certificate, key = self_signed()
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    async with serving(grpc.ssl_server_credentials([(key, certificate)])) as server:
+        address = server.address.replace("127.0.0.1", "localhost")
+        async with Target(open_endpoint(address, credential="k", tls_ca=tmp_path / "ca.pem")) as target:
+            await target.connect()
+            await target.call(PAYLOAD, 5.0)
+    assert server.keys == {"Bearer k"}
+
+
+async def test_metadata_errors_are_typed(server: FakeServer) -> None:
+    server.metadata_error = NotFound("no such model")
+    async with Target(open_endpoint(server.address)) as target:
+        with pytest.raises(NotFound):
+            await target.inputs("m")
+    with pytest.raises(InvalidInput, match="channels"):
+        Target(open_endpoint(server.address), channels=0)
+
+
+def self_signed() -> tuple[bytes, bytes]:
+    """A certificate for localhost and its key, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), private

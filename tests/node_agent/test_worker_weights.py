@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save
 
 from isolation.engine import MemoryArtifact
 from node_agent.worker.weights import load_weights, parse_header
-from partywall.errors import ArtifactRefused, PartywallError, Reason
+from partywall.errors import ArtifactRefused, Reason
 
 NAMES = ("bool", "uint8", "int8", "int16", "float16", "bfloat16", "int32", "float32", "int64", "float64")
 
@@ -86,7 +87,6 @@ def test_a_tensor_off_its_alignment_is_read_right() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_no_bytes_cause_anything_but_a_refusal(noise: bytes, length: int) -> None:
-    try:
-        parse_header("m.safetensors", memoryview(length.to_bytes(8, "little") + noise))
-    except PartywallError as failure:
-        assert isinstance(failure, ArtifactRefused)
+    data = memoryview(length.to_bytes(8, "little") + noise)
+    with suppress(ArtifactRefused):
+        assert all(entry.end <= len(data) for entry in parse_header("m.safetensors", data))

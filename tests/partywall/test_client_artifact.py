@@ -61,7 +61,7 @@ UNSAFE = {
 @pytest.mark.parametrize("name", ["weights__safetensors", "weights__json", "weights"])
 def test_code_is_refused_whatever_the_suffix(tmp_path: Path, kind: str, name: str) -> None:
     folder = folder_with(tmp_path, **{name: UNSAFE[kind]})
-    with pytest.raises(ArtifactRefused, match="safetensors.torch.save_file") as caught:
+    with pytest.raises(ArtifactRefused, match=r"safetensors\.torch\.save_file") as caught:
         inspect_folder(folder, "module", {})
     assert caught.value.reason is Reason.UNSAFE_FORMAT
 
@@ -116,7 +116,7 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
     empty = folder_with(tmp_path)
     for folder, text in ((tmp_path / "none", "does not exist"), (empty, "no model files")):
         with pytest.raises(InvalidInput, match=text):
-            inspect_folder(folder, "identity", {})
+            inspect_folder(folder, "module", {})
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(InvalidInput, match="is a file"):
@@ -162,3 +162,7 @@ def test_trust_remote_code_is_not_an_option(tmp_path: Path) -> None:
 def test_a_broken_config_is_named(tmp_path: Path, content: bytes, text: str) -> None:
     with pytest.raises(ArtifactRefused, match=text):
         inspect_folder(folder_with(tmp_path, **{**TRANSFORMERS, "config__json": content}), "transformers", {})
+
+
+def test_identity_needs_no_files(tmp_path: Path) -> None:
+    assert inspect_folder(folder_with(tmp_path), "identity", {}).files == ()

@@ -87,7 +87,9 @@ async def test_a_refusal_is_typed(client: Either, server: FakeServer) -> None:
 
 async def test_retried_when_nothing_was_executed(client: Either, server: FakeServer) -> None:
     server.faults.add(
-        "ModelInfer", errors.Unavailable("draining", reason=Reason.DRAINING), errors.Overloaded("full", retry_after_s=0.01)
+        "ModelInfer",
+        errors.Unavailable("draining", reason=Reason.DRAINING),
+        errors.Overloaded("full", retry_after_s=0.01),
     )
     await client.infer("echo", {"x": np.zeros(1)})
     assert server.faults.calls == ["ModelInfer"] * 3

@@ -92,7 +92,9 @@ def test_a_full_disk_is_not_tried_again(client: partywall.Client, server: FakeSe
     assert server.models.models == {}
 
 
-def test_a_file_that_changes_meanwhile_ends_the_push(client: partywall.Client, server: FakeServer, folder: Path) -> None:
+def test_a_file_that_changes_meanwhile_ends_the_push(
+    client: partywall.Client, server: FakeServer, folder: Path
+) -> None:
     def grow(step: partywall.PushProgress) -> None:
         if step.file == "weights.dat":
             with (folder / "weights.dat").open("ab") as file:

@@ -15,7 +15,9 @@ UNSENT = errors.Unavailable("x", reason=Reason.UNREACHABLE, fields={EXECUTED_FIE
 BROKEN = errors.Unavailable("x", reason=Reason.UNREACHABLE, fields={EXECUTED_FIELD: "unknown"})
 
 
-def delay(error: errors.PartywallError, *, tries: int = 1, left: float = 10.0, idempotent: bool = False) -> float | None:
+def delay(
+    error: errors.PartywallError, *, tries: int = 1, left: float = 10.0, idempotent: bool = False
+) -> float | None:
     rng = random.Random(7)
     return RetryPolicy().delay_s(error, tries=tries, time_left_s=left, idempotent=idempotent, rng=rng)
 

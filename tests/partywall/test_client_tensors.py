@@ -28,7 +28,9 @@ def test_decoding_makes_no_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.arange(6, dtype=">i4").reshape(2, 3), np.arange(6, dtype="<i4").reshape(3, 2).T], ids=["big", "strided"]
+    "array",
+    [np.arange(6, dtype=">i4").reshape(2, 3), np.arange(6, dtype="<i4").reshape(3, 2).T],
+    ids=["big", "strided"],
 )
 def test_other_layouts_arrive_the_same(array: np.ndarray[Any, Any]) -> None:
     back = from_raw("x", datatype_of("x", array), array.shape, to_raw("x", array))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import pytest
 
 from partywall.clock import SystemClock
-from partywall.wire.coalesce import OPEN_AT_ITEMS, ArrivalRate, Coalescer
+from partywall.wire.coalesce import OPEN_AT_ARRIVALS, OPEN_AT_COMPANY, WINDOW_S, ArrivalRate, Coalescer
 
 
 def test_the_rate_follows_arrivals_and_decays() -> None:
@@ -20,14 +22,46 @@ def test_the_rate_follows_arrivals_and_decays() -> None:
     assert rate.at(now + 0.2) < 1.0
 
 
-def test_one_caller_at_a_time_never_opens_a_millisecond_window() -> None:
-    """A closed loop of one with 1 ms per call is 1,000 per second: below the two expected items that open it."""
-    rate = ArrivalRate()
-    now = 0.0
-    for _ in range(500):
-        now += 0.001
-        rate.add(1, now)
-        assert rate.at(now) * 0.001 < OPEN_AT_ITEMS
+def crowd(rate: float) -> float:
+    return 100.0
+
+
+def alone(rate: float) -> float:
+    return OPEN_AT_COMPANY / 2
+
+
+async def frames_of(company: Callable[[float], float], arrivals: float, seconds: float = 0.3) -> list[int]:
+    """Sizes of the frames while items come one by one, one every half millisecond or so."""
+    sizes: list[int] = []
+
+    async def write(items: list[int]) -> None:
+        sizes.append(len(items))
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), company)
+    task = asyncio.create_task(coalescer.run())
+    end_s = time.monotonic() + seconds
+    next_s = time.monotonic()
+    while (now_s := time.monotonic()) < end_s:
+        if now_s >= next_s:
+            coalescer.add(1, arrivals)
+            next_s += WINDOW_S / 8
+        await asyncio.sleep(0)
+    task.cancel()
+    return sizes
+
+
+async def test_many_arrivals_in_company_share_frames() -> None:
+    sizes = await frames_of(crowd, 1.0)
+    assert sum(sizes) / len(sizes) > OPEN_AT_ARRIVALS
+
+
+async def test_a_caller_alone_never_waits() -> None:
+    assert max(await frames_of(alone, 1.0)) <= 2
+
+
+async def test_clumps_that_are_complete_never_wait() -> None:
+    """Eight a window, all eight together: one arrival a window, which is below what opens it."""
+    assert max(await frames_of(crowd, 1.0 / 8)) <= 2
 
 
 async def test_items_keep_their_order_and_come_once() -> None:
@@ -39,7 +73,7 @@ async def test_items_keep_their_order_and_come_once() -> None:
         if sum(map(len, frames)) == 1000:
             done.set()
 
-    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), max_items=64)
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, max_items=64)
     task = asyncio.create_task(coalescer.run())
     for number in range(1000):
         coalescer.add(number)
@@ -61,7 +95,7 @@ async def test_while_a_write_waits_items_gather() -> None:
         frames.append(items)
         await gate.wait()
 
-    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), window_s=0.0)
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, window_s=0.0)
     task = asyncio.create_task(coalescer.run())
     coalescer.add(0)
     await asyncio.sleep(0)
@@ -80,7 +114,7 @@ async def test_an_error_of_the_link_ends_the_writer() -> None:
     async def write(items: list[int]) -> None:
         raise ConnectionError("gone")
 
-    coalescer: Coalescer[int] = Coalescer(write, SystemClock())
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd)
     coalescer.add(1)
     with pytest.raises(ConnectionError):
         await coalescer.run()

@@ -46,7 +46,9 @@ def test_every_class_has_a_status() -> None:
     def leaves(cls: type[errors.PartywallError]) -> list[type[errors.PartywallError]]:
         return [cls, *(leaf for sub in cls.__subclasses__() for leaf in leaves(sub))]
 
-    assert set(leaves(errors.PartywallError)) - {errors.PartywallError} == set(STATUS)
+    # Other packages may refine a family; theirs go by the nearest class in the table.
+    ours = {cls for cls in leaves(errors.PartywallError) if cls.__module__ == errors.__name__}
+    assert ours - {errors.PartywallError} == set(STATUS)
     assert status_code(errors.PartywallError("?")) is grpc.StatusCode.INTERNAL
 
 

@@ -62,10 +62,13 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: VirtualClock = field(default_factory=VirtualClock)
     keys: MemoryKeyProvider = field(default_factory=MemoryKeyProvider)
-    blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
     audit: MemoryAudit = field(default_factory=MemoryAudit)
     fleet: NoFleet = field(default_factory=NoFleet)
     reached: Callable[[Step], None] = lambda step: None
+    blobs: MemoryBlobStore = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.blobs = self.blobs or MemoryBlobStore(clock=self.clock)
 
     async def start(self) -> World:
         """Opens the catalog; may be called again, as a restart does."""

@@ -24,7 +24,7 @@ from router.control.records import MetaEntry
 from router.control.schema import METADATA
 from router.control.store import SqlStore
 
-BOUND_S = 3.0
+BOUND_S = 10.0
 ACME = Tenant("t1", "acme", datetime(2026, 1, 1, tzinfo=UTC))
 
 

@@ -147,7 +147,8 @@ async def test_a_key_is_shown_once_and_stored_as_a_digest(ports: Ports, world: W
 
 async def test_two_live_keys_at_most(ports: Ports, world: World) -> None:
     await create(ports)
-    first = await issue(ports, lifetime_s=60)
+    first = await issue(ports, lifetime_s=61)
+    world.clock.advance(1)
     await issue(ports)
     error = await refused(issue(ports))
     assert isinstance(error, NotReady)

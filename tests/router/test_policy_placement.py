@@ -12,7 +12,7 @@ from isolation.trust import Resident, Wall, needed_wall, wall_between
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Placement
 from partywall.domain.tenants import TrustPolicy
-from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, core_count, place
+from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, core_count, place, to_move
 
 GIB = 1 << 30
 
@@ -179,3 +179,31 @@ def test_partition_of_a_worker_is_one() -> None:
         Placement("1", "a", "m", 1, "n", Partition("x", PartitionKind.WHOLE, "d"), "w", 0, 0),
         Placement("2", "b", "m", 1, "n", Partition("x", PartitionKind.WHOLE, "d"), "w", 0, 0),
     ) is Wall.SAME_WORKER  # fmt: skip
+
+
+POLICIES = st.sampled_from(list(TrustPolicy))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TENANTS, max_size=10), st.data())
+def test_after_a_change_of_trust_what_stays_is_cleared(wants: list[tuple[str, int, int]], data: st.DataObject) -> None:
+    fleet = Fleet(cpu(4), cpu(4, name="cpu1"))
+    for tenant, share, _ in wants:
+        fleet.add(want(tenant, share_percent=share))
+    changed = {t: (data.draw(POLICIES), data.draw(st.sampled_from("gh"))) for t in "abcd"}
+    after = [
+        Standing(s.placement, Resident(s.resident.tenant_id, *changed[s.resident.tenant_id])) for s in fleet.standing
+    ]
+    gone = {p.id for p in to_move(after, TrustPolicy.SHARED)}
+    left = [s for s in after if s.placement.id not in gone]
+    for one, other in itertools.combinations(left, 2):
+        needed = needed_wall(one.resident, other.resident, TrustPolicy.SHARED)
+        assert wall_between(one.placement, other.placement) >= needed
+    assert to_move(left, TrustPolicy.SHARED) == []
+
+
+def test_nothing_moves_while_nothing_changes() -> None:
+    fleet = Fleet(cpu(4))
+    for tenant in "abc":
+        fleet.must(want(tenant))
+    assert to_move(fleet.standing, TrustPolicy.SHARED) == []

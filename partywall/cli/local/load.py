@@ -50,7 +50,7 @@ def run(
     """Send open-loop load from one or more tenants; latency counts from the intended send times."""
     with extra("load"):
         from loadgen.command import run_load, write_reports
-        from loadgen.report import reasons_table, table
+        from loadgen.report import tables
     given = {"duration": duration, "warmup": warmup, "seed": seed}
     loaded = load_spec(session, {k: v for k, v in given.items() if v is not None}, tenant or [], spec)
     printer = session.printer
@@ -58,9 +58,8 @@ def run(
     if printer.json:
         typer.echo(outcome.report.to_json())
     else:
-        reasons = reasons_table(outcome.report)
-        for part in (table(outcome.report), *([reasons] if reasons is not None else [])):
-            printer.console().print(part)
+        for table in tables(outcome.report):
+            printer.console().print(table)
     for warning in outcome.report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if out is not None:

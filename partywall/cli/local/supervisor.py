@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from partywall.errors import DeadlineExceeded, PartywallError, Reason, Unavailab
 T = TypeVar("T")
 Addresses: TypeAlias = Mapping[str, str]
 _POLL_S = 0.05
+_STANDARD_ERROR = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -87,7 +87,7 @@ class Child:
         self._process = subprocess.Popen(
             launch.argv,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),
+            stdout=_STANDARD_ERROR,
             env={**os.environ, **launch.environment},
             process_group=0,
         )

@@ -33,15 +33,8 @@ def show(session: Session) -> None:
         session.printer.record(record)
         return
     _print_nodes(session.printer, record)
-    rows = [{**replica, **_place(replica["partition"])} for replica in record["replicas"]]
-    columns = {"tenant": "TENANT", "model": "MODEL", "version": "VERSION", "state": "STATE", "node": "NODE"}
-    columns |= {
-        "place": "PARTITION",
-        "wall": "WALL",
-        "queued": "QUEUED",
-        "in_flight": "RUNNING",
-        "restarts": "RESTARTS",
-    }
+    rows = [{**replica, **_place(replica)} for replica in record["replicas"]]
+    columns = {"replica": "REPLICA", "state": "STATE", "place": "PLACE", "wall": "WALL", "load": "LOAD"}
     session.printer.rows(rows, {**columns, "reason": "REASON"}, empty="no replicas")
 
 
@@ -107,6 +100,12 @@ def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:
     printer.rows(rows, columns, empty="no nodes yet: partywall fleet token NODE")
 
 
-def _place(partition: dict[str, Any]) -> dict[str, str]:
-    cores = f" cores {','.join(map(str, partition['cores']))}" if partition["cores"] else ""
-    return {"place": f"{partition['kind']} on {partition['device']}{cores}"}
+def _place(replica: dict[str, Any]) -> dict[str, str]:
+    """The columns that people read, out of several fields each."""
+    partition = replica["partition"]
+    cores = f" {','.join(map(str, partition['cores']))}" if partition["cores"] else ""
+    return {
+        "replica": f"{replica['tenant']}/{replica['model']}:{replica['version']}",
+        "place": f"{replica['node']} {partition['device']} {partition['kind']}{cores}",
+        "load": f"{replica['queued']} queued, {replica['in_flight']} running",
+    }
