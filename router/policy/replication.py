@@ -25,7 +25,8 @@ def first_plan(
 ) -> list[list[int]]:
     """Models per device. Greedy: the replica that saves most per GB goes to the least loaded device with room."""
     free = [memory_gb] * devices
-    load = [0.0] * devices
+    ring = [(0.0, device) for device in range(devices)]
+    least_gb = min((m.weights_gb for m in models), default=0.0)
     placed: list[list[int]] = [[] for _ in range(devices)]
     counts = [0] * len(models)
 
@@ -41,12 +42,19 @@ def first_plan(
     while heap:
         _, model = heapq.heappop(heap)
         need = models[model].weights_gb - 1e-9
-        options = [d for d in range(devices) if free[d] >= need and model not in placed[d]]
-        if not options:
+        passed: list[tuple[float, int]] = []
+        while ring and (free[ring[0][1]] < need or model in placed[ring[0][1]]):
+            passed.append(heapq.heappop(ring))
+        taken = heapq.heappop(ring) if ring else None
+        for held in passed:
+            if free[held[1]] >= least_gb - 1e-9:
+                heapq.heappush(ring, held)
+        if taken is None:
             continue
-        device = min(options, key=lambda d: (load[d], d))
+        load, device = taken
         free[device] -= models[model].weights_gb
-        load[device] += traffic[model].rate_per_s * models[model].service_s[0] / (counts[model] + 1)
+        load += traffic[model].rate_per_s * models[model].service_s[0] / (counts[model] + 1)
+        heapq.heappush(ring, (load, device))
         placed[device].append(model)
         counts[model] += 1
         if counts[model] < devices:
