@@ -1,14 +1,17 @@
 """The agent's queue in front of one worker: pure, driven by a time that is passed in.
 
-Earliest deadline first over the replicas of the worker, dynamic batching inside a replica. The router decides where a
-request runs, this decides when, because only the agent knows what is running.
+Start-time fair queueing on device seconds between tenants (`fairness`), earliest deadline first over the replicas of
+one tenant, dynamic batching inside a replica. The router decides where a request runs, this decides when, because only
+the agent knows what is running.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass, field
 
+from node_agent.fairness import FairClock
 from node_agent.settings import QueueDiscipline
 from partywall.domain.service_time import ServiceTime
 
@@ -45,9 +48,12 @@ class _Lane:
     """The waiting requests of one replica."""
 
     limits: BatchLimits
+    tenant: str = ""
     service: ServiceTime = field(default_factory=ServiceTime)
     heap: list[tuple[float, int, Queued]] = field(default_factory=list)
     rows: int = 0
+    charged_s: deque[float] = field(default_factory=lambda: deque(maxlen=8))
+    """What was charged for batches that are not observed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class WorkQueue:
 
     def __init__(self, discipline: QueueDiscipline = QueueDiscipline.EDF) -> None:
         self._discipline = discipline
+        self._fair = FairClock()
         self._lanes: dict[int, _Lane] = {}
         self._live: dict[int, Queued] = {}
         self._sequence = 0
@@ -75,11 +82,12 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add_replica(self, handle: int, limits: BatchLimits) -> None:
-        """Opens a lane; an existing one only gets the new limits."""
+    def add_replica(self, handle: int, limits: BatchLimits, tenant: str = "", weight: float = 1.0) -> None:
+        """Opens a lane of a tenant; an existing one only gets the new limits and weight."""
+        self._fair.set_weight(tenant, weight)
         lane = self._lanes.get(handle)
         if lane is None:
-            self._lanes[handle] = _Lane(limits)
+            self._lanes[handle] = _Lane(limits, tenant)
         else:
             lane.limits = limits
 
@@ -88,6 +96,8 @@ class WorkQueue:
         lane = self._lanes.pop(handle, None)
         if lane is None:
             return []
+        if not any(other.tenant == lane.tenant for other in self._lanes.values()):
+            self._fair.forget(lane.tenant)
         waiting = [item for _, _, item in lane.heap if not item.cancelled]
         for item in waiting:
             self._live.pop(item.id, None)
@@ -124,6 +134,8 @@ class WorkQueue:
         lane = self._lanes.get(handle)
         if lane is not None:
             lane.service.observe(rows, service_s, now_s)
+            if lane.charged_s:
+                self._fair.correct(lane.tenant, service_s - lane.charged_s.popleft())
 
     def service_s(self, handle: int, rows: int) -> float:
         """Expected seconds of a batch; 0.0 while unknown."""
@@ -142,14 +154,22 @@ class WorkQueue:
     def take(self, now_s: float) -> tuple[Batch | None, list[Queued]]:
         """The next batch (None: nothing can run) and the requests given up."""
         doomed: list[Queued] = []
-        best: _Lane | None = None
+        soonest: dict[str, _Lane] = {}
         for lane in self._lanes.values():
             self._prune(lane, now_s, doomed)
-            if lane.heap and (best is None or lane.heap[0][:2] < best.heap[0][:2]):
-                best = lane
-        if best is None:
+            if lane.heap:
+                best = soonest.get(lane.tenant)
+                if best is None or lane.heap[0][:2] < best.heap[0][:2]:
+                    soonest[lane.tenant] = lane
+        tenant = self._fair.first(soonest)
+        if tenant is None:
             return None, doomed
-        return self._fill(best, now_s, doomed), doomed
+        lane = soonest[tenant]
+        batch = self._fill(lane, now_s, doomed)
+        cost_s = lane.service.mean_s(batch.rows)
+        lane.charged_s.append(cost_s)
+        self._fair.charge(tenant, cost_s)
+        return batch, doomed
 
     def _prune(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> None:
         """Drops cancelled heads and heads that cannot be served in time."""

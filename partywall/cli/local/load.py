@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from partywall.cli.local.extras import extra
+from partywall.cli.local.simulate import compare, simulate
 from partywall.cli.options import command
 from partywall.cli.output import ExitCode
 from partywall.cli.session import Session
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from loadgen.spec import LoadSpec
 
 load = typer.Typer(no_args_is_help=True, help="Put load on a router and report on it.")
+load.command("simulate")(simulate)
+load.command("compare")(compare)
 
 _TENANT_HELP = (
     "One tenant's load, key=value pairs and commas: name, key-file (or key), model, one of text=FILE, npy=FILE, "

@@ -1,0 +1,1 @@
+"""Published and plain schedulers, one file each, to be run on the same arrivals as ours."""

@@ -1,0 +1,298 @@
+"""Simulated devices on a virtual clock. The world holds the rules; a policy only asks.
+
+Rules. A device runs one batch at a time per lane (one lane unless a policy cuts the device). Weights must be resident
+to run and memory must be free before a load begins. A device has one copy engine: one load at a time, weights / rate
+long, beside the computing of other resident models. What is resident at time zero was loaded for free. A model that
+is running or loading cannot be evicted. A policy that breaks a rule ends the run with `InternalError`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from partywall.errors import InternalError, InvalidInput
+from router.policy.catalog import ServedModel
+
+EPSILON_S = 1e-9
+"""Rounding slack of the clock: a finish this little after its deadline is in time."""
+EPSILON_GB = 1e-9
+REFUSED = -1.0
+WAITING = -2.0
+_FINISH, _LOADED, _WAKE, _CHANGE = range(4)
+
+Batch = Sequence[int]
+"""Requests of one model, by number."""
+
+
+class SchedulingPolicy(Protocol):
+    """What the world tells a policy. Requests are numbers; times are seconds of the virtual clock."""
+
+    def begin(self, world: World) -> None:
+        """Cuts devices and places the free first loads (`world.place`)."""
+        ...
+
+    def arrived(self, now: float, request: int, model: int, deadline: float) -> None: ...
+
+    def finished(self, now: float, lane: int, model: int, batch: Batch) -> None: ...
+
+    def loaded(self, now: float, device: int, model: int) -> None: ...
+
+    def woken(self, now: float) -> None:
+        """A time asked for by `world.wake_at` has come."""
+        ...
+
+    def changed(self, now: float, device: int, up: bool, lost: Batch) -> None:
+        """A device went away with these requests running on it, or came (back) empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FleetChange:
+    """A failure (`up` false) or a device that joins, at a time."""
+
+    at_s: float
+    device: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The fleet: equal devices. `load_gb_per_s` is each copy engine's rate."""
+
+    devices: int
+    memory_gb: float
+    load_gb_per_s: float = 25.0
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "memory_gb", "load_gb_per_s"):
+            if not getattr(self, name) > 0:
+                raise InvalidInput(f"{name} must be above zero, got {getattr(self, name)}", fields={"field": name})
+
+
+class _Device:
+    __slots__ = ("copying", "free_gb", "lanes", "resident", "up")
+
+    def __init__(self, memory_gb: float) -> None:
+        self.free_gb = memory_gb
+        self.resident: set[int] = set()
+        self.copying = -1
+        self.lanes: list[int] = []
+        self.up = True
+
+
+class _Lane:
+    __slots__ = ("batch", "began_s", "device", "model", "share", "ticket")
+
+    def __init__(self, device: int, share: float) -> None:
+        self.device = device
+        self.share = share
+        self.model = -1
+        self.batch: Batch = ()
+        self.began_s = 0.0
+        self.ticket = 0
+
+
+class World:
+    """The simulated fleet.
+
+    `batching` and `swap` off: larger batches and later loads break a rule. `noise`: service times scatter evenly by
+    this part of themselves.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        hardware: Hardware,
+        *,
+        batching: bool = True,
+        swap: bool = True,
+        seed: int = 0,
+        noise: float = 0.0,
+    ) -> None:
+        self.models = models
+        self.hardware = hardware
+        self.batching = batching
+        self.swap = swap
+        self.seed = seed
+        self._noise = noise
+        self._rng = random.Random(seed)
+        self.now = 0.0
+        self.busy_s = 0.0
+        self.loads = 0
+        self.preempted = 0
+        self._service = [m.service_s for m in models]
+        self._weights = [m.weights_gb for m in models]
+        self._objective = [m.objective_s for m in models]
+        self._devices = [_Device(hardware.memory_gb) for _ in range(hardware.devices)]
+        self._lanes: list[_Lane] = []
+        for device in range(hardware.devices):
+            self.cut(device, (1.0,))
+        self._events: list[tuple[float, int, int, int, int]] = []
+        self._order = 0
+        self._started = False
+        self.model_of: Sequence[int] = ()
+        self.deadline_s: list[float] = []
+        self.finish_s: list[float] = []
+
+    # -- what a policy may ask before the first arrival ---------------------------------------------------------
+
+    def cut(self, device: int, shares: Sequence[float]) -> list[int]:
+        """Cuts an idle device into lanes with these shares of its speed; gives the lanes' numbers."""
+        if sum(shares) > 1 + 1e-9:
+            raise InternalError(f"shares {shares} of device {device} sum to more than the device")
+        new = [_Lane(device, share) for share in shares]
+        held = self._devices[device]
+        first = len(self._lanes)
+        self._lanes += new
+        held.lanes = list(range(first, first + len(new)))
+        return held.lanes
+
+    def place(self, device: int, model: int) -> None:
+        """A free load of the first plan."""
+        if self._started:
+            raise InternalError("place() is for the first plan only; use load()")
+        self._take_memory(device, model)
+        self._devices[device].resident.add(model)
+
+    def lanes_of(self, device: int) -> Sequence[int]:
+        return self._devices[device].lanes
+
+    # -- what a policy may ask at any time ----------------------------------------------------------------------
+
+    def start(self, lane: int, model: int, batch: Batch) -> float:
+        """Runs a batch now; gives its finish time."""
+        held = self._lanes[lane]
+        if held.model >= 0 or model not in self._devices[held.device].resident:
+            raise InternalError(f"lane {lane} is busy or model {model} is not resident at {self.now:.6f} s")
+        size = len(batch)
+        if size > 1 and not self.batching:
+            raise InternalError("batching is off")
+        held.model = model
+        held.batch = batch
+        held.began_s = now = self.now
+        took = self._service[model][size - 1] / held.share
+        if self._noise:
+            took *= 1 + self._noise * (2 * self._rng.random() - 1)
+        end = now + took
+        held.ticket = self._order = order = self._order + 1
+        heapq.heappush(self._events, (end, order, _FINISH, lane, model))
+        return end
+
+    def load(self, device: int, model: int) -> float:
+        """Begins a load on the copy engine; gives the time it is ready. Memory is taken from now on."""
+        held = self._devices[device]
+        if not self.swap or held.copying >= 0 or model in held.resident or not held.up:
+            raise InternalError(f"device {device} cannot load model {model} at {self.now:.6f} s")
+        self._take_memory(device, model)
+        held.copying = model
+        took = self._weights[model] / self.hardware.load_gb_per_s
+        self.busy_s += took
+        self.loads += 1
+        self._push(self.now + took, _LOADED, device, model)
+        return self.now + took
+
+    def evict(self, device: int, model: int) -> None:
+        """Frees a resident model's memory at once."""
+        held = self._devices[device]
+        if model not in held.resident or any(self._lanes[lane].model == model for lane in held.lanes):
+            raise InternalError(f"device {device} cannot evict model {model} at {self.now:.6f} s")
+        held.resident.remove(model)
+        held.free_gb += self._weights[model]
+
+    def refuse(self, request: int) -> None:
+        """Answers a waiting request with a refusal."""
+        if self.finish_s[request] != WAITING:
+            raise InternalError(f"request {request} is already answered")
+        self.finish_s[request] = REFUSED
+
+    def preempt(self, lane: int) -> Batch:
+        """Stops a running batch; its requests are the policy's again, its work is lost."""
+        held = self._lanes[lane]
+        if held.model < 0:
+            raise InternalError(f"lane {lane} runs nothing")
+        batch = held.batch
+        self.busy_s += (self.now - held.began_s) * held.share
+        self.preempted += 1
+        held.model, held.batch, held.ticket = -1, (), 0
+        return batch
+
+    def wake_at(self, at_s: float) -> None:
+        self._push(max(at_s, self.now), _WAKE, 0, 0)
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        arrival_s: Sequence[float],
+        model_of: Sequence[int],
+        policy: SchedulingPolicy,
+        changes: Sequence[FleetChange] = (),
+    ) -> None:
+        """Plays all arrivals (in order of time) and whatever follows from them."""
+        objective = self._objective
+        self.model_of = model_of
+        self.deadline_s = [t + objective[m] + EPSILON_S for t, m in zip(arrival_s, model_of, strict=True)]
+        self.finish_s = [WAITING] * len(arrival_s)
+        policy.begin(self)
+        self._started = True
+        for change in changes:
+            self._push(change.at_s, _CHANGE, change.device, int(change.up))
+        events, deadlines, arrived = self._events, self.deadline_s, policy.arrived
+        for request, (at_s, model) in enumerate(zip(arrival_s, model_of, strict=True)):
+            while events and events[0][0] <= at_s:
+                self._step(policy)
+            self.now = at_s
+            arrived(at_s, request, model, deadlines[request])
+        while events:
+            self._step(policy)
+
+    def _step(self, policy: SchedulingPolicy) -> None:
+        at_s, order, kind, subject, detail = heapq.heappop(self._events)
+        self.now = at_s
+        if kind == _FINISH:
+            lane = self._lanes[subject]
+            if lane.ticket != order:
+                return
+            batch = lane.batch
+            finish = self.finish_s
+            for request in batch:
+                finish[request] = at_s
+            self.busy_s += (at_s - lane.began_s) * lane.share
+            lane.model, lane.batch, lane.ticket = -1, (), 0
+            policy.finished(at_s, subject, detail, batch)
+        elif kind == _LOADED:
+            device = self._devices[subject]
+            if device.copying == detail:
+                device.copying = -1
+                device.resident.add(detail)
+                policy.loaded(at_s, subject, detail)
+        elif kind == _WAKE:
+            policy.woken(at_s)
+        else:
+            self._change(policy, subject, bool(detail))
+
+    def _change(self, policy: SchedulingPolicy, device: int, up: bool) -> None:
+        held = self._devices[device]
+        lost: list[int] = []
+        for lane in held.lanes:
+            if self._lanes[lane].model >= 0:
+                lost += self.preempt(lane)
+        held.up = up
+        held.copying = -1
+        held.resident = set()
+        held.free_gb = self.hardware.memory_gb if up else 0.0
+        policy.changed(self.now, device, up, lost)
+
+    def _take_memory(self, device: int, model: int) -> None:
+        held = self._devices[device]
+        if held.free_gb + EPSILON_GB < self._weights[model]:
+            raise InternalError(f"device {device} has no memory for model {model} at {self.now:.6f} s")
+        held.free_gb -= self._weights[model]
+
+    def _push(self, at_s: float, kind: int, subject: int, detail: int) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (at_s, self._order, kind, subject, detail))

@@ -1,0 +1,332 @@
+"""The planner: demand, profiles, interference bounds, trust and the fleet in; placements with reasons out.
+
+Greedy at once: every model gets the smallest share that meets its objective beside neighbours (`sizing`), replicas are
+placed in falling order of size on the fullest device that takes them (best fit decreasing; `packing`), then devices
+that are nearly empty are emptied within the time budget. A replan keeps what stands: a replica moves only when its
+objective asks for it, and a device is emptied only when what it saves within the horizon pays for the moves.
+Pure: time is only the budget that is passed in, as a function that says whether there is any left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partywall.errors import InvalidInput
+from router.policy.packing import Bins, Item, SlowdownBound
+from router.policy.sizing import Floats, Need, ProfileGrid, names_of, size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDemand:
+    """What one model must be given. `rate_per_s` is the upper bound of the forecast, not its mean.
+
+    `wall` says beside whom it may stand: models with equal walls may share a device, others never (the trust rule
+    makes the number: one per trust group, one per tenant that wants its own hardware).
+    """
+
+    rate_per_s: float
+    cv: float
+    objective_ms: float
+    memory_gb: float
+    wall: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerLimits:
+    """What the planner weighs.
+
+    Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`, and for a slowdown of at most
+    `most_allowance`: who is more sensitive is kept apart instead. A move costs `move_device_s`
+    device seconds (load, warm-up, both replicas held); emptying a device must save more within `horizon_s`. A share
+    shrinks only when the need has fallen below `shrink_below` of it.
+    """
+
+    pressure_margin: float = 1.1
+    most_allowance: float = 1.25
+    miss: float = 0.01
+    move_device_s: float = 30.0
+    horizon_s: float = 600.0
+    shrink_below: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedReplica:
+    """One placement and why it is where it is."""
+
+    model: str
+    device: int
+    share: int
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """`lower_bound` is the linear relaxation: compute and memory spread without waste, no neighbour's noise."""
+
+    replicas: tuple[PlannedReplica, ...]
+    devices: int
+    lower_bound: float
+    moved: int
+    unplaced: tuple[str, ...]
+    expected_attainment: float
+
+
+Budget = Callable[[], bool]
+"""Whether there is time left to improve."""
+
+
+class FleetPlanner:
+    """Holds the current placements; `plan` from nothing, `change` for one model, `improve` while there is time."""
+
+    def __init__(
+        self,
+        grid: ProfileGrid,
+        demands: Sequence[ModelDemand],
+        devices: int,
+        memory_gb: float,
+        bound: SlowdownBound,
+        limits: PlannerLimits | None = None,
+    ) -> None:
+        if len(demands) != len(grid.models):
+            raise InvalidInput(f"demands: {len(demands)} for {len(grid.models)} profiled models; give one for each")
+        self._grid = grid
+        self._limits = limits or PlannerLimits()
+        self._demands = list(demands)
+        self._bound = bound
+        self._bins = Bins(devices, memory_gb, bound)
+        self._where: list[list[tuple[int, Item]]] = [[] for _ in demands]
+        self._why: list[str] = [""] * len(demands)
+        everyone = range(len(demands))
+        self._quiet = self._size(everyone, np.ones(len(demands)))
+        self._allowance = self._neighbours_cost()
+        self._need = self._size(everyone, self._allowance)
+        self._without_allowance(everyone, self._need)
+        self._placed_for: list[ModelDemand] = list(demands)
+        self._unplaced: set[int] = set()
+        self.moved = 0
+
+    # -- from nothing -------------------------------------------------------------------------------------------
+
+    def plan(self, budget: Budget = lambda: False) -> FleetPlan:
+        """Places everything anew: greedy at once, then improved while `budget` says so."""
+        memory = np.array([d.memory_gb for d in self._demands])
+        weight = np.maximum(self._need.share / 100, memory / self._bins.memory_gb)
+        for model in np.argsort(-weight, kind="stable").tolist():
+            self._place(model)
+        self.improve(budget)
+        return self.result()
+
+    def _place(self, model: int, keep: Sequence[tuple[int, Item]] = ()) -> None:
+        """Brings the model's replicas to the number it needs; `keep` are those that stand."""
+        self._unplaced.discard(model)
+        wanted = int(self._need.replicas[model]) if self._need.share[model] else 0
+        if not wanted:
+            self._unplaced.add(model)
+            self._why[model] = "no share of a device meets the objective at this rate"
+            return
+        item = self._item(model)
+        for _ in range(wanted - len(keep)):
+            device = self._bins.find(item)
+            if device is None:
+                self._unplaced.add(model)
+                self._why[model] = "no device has the share, the memory and neighbours that bear it"
+                return
+            self._bins.add(item, device)
+            self._where[model].append((device, item))
+            self.moved += 1
+        self._why[model] = (
+            f"share {item.share} % at batch {self._need.batch[model]} meets {self._demands[model].objective_ms:g} ms, "
+            f"bears a slowdown of {item.slack:.2f}"
+        )
+
+    def _item(self, model: int) -> Item:
+        share = int(self._need.share[model])
+        demand = self._demands[model]
+        return Item(
+            model,
+            share,
+            demand.memory_gb,
+            demand.wall,
+            self._bound.sensitivity(model),
+            self._bound.pressure(model, share),
+            float(self._need.slack[model]),
+        )
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def change(self, model: int, demand: ModelDemand) -> bool:
+        """One model's new demand; everybody else stays. True: something was moved or resized."""
+        if not 0 <= model < len(self._demands):
+            raise InvalidInput(f"model index {model} is not planned here", fields={"field": "model"})
+        stood = self._where[model]
+        same_wall = demand.wall == self._demands[model].wall and demand.memory_gb == self._demands[model].memory_gb
+        self._demands[model] = demand
+        self._update_need(model)
+        if same_wall and stood and self._still_fits(model, stood):
+            return False
+        before = self.moved
+        self._placed_for[model] = demand
+        for device, item in stood:
+            self._bins.remove(item, device)
+        self._where[model] = []
+        kept = self._grow_in_place(model, stood) if same_wall else []
+        self._place(model, kept)
+        return self.moved > before or kept != stood
+
+    def _still_fits(self, model: int, stood: Sequence[tuple[int, Item]]) -> bool:
+        """Hysteresis: enough share, and not far too much."""
+        share, replicas = int(self._need.share[model]), int(self._need.replicas[model])
+        held = stood[0][1].share
+        if model in self._unplaced or share * replicas < self._limits.shrink_below * held * len(stood):
+            return False
+        enough = replicas == len(stood) and 0 < share <= held
+        return enough or _no_harder(self._demands[model], self._placed_for[model])
+
+    def _grow_in_place(self, model: int, stood: Sequence[tuple[int, Item]]) -> list[tuple[int, Item]]:
+        """Resizes replicas where they are, as far as their devices and neighbours bear it."""
+        kept: list[tuple[int, Item]] = []
+        if not self._need.share[model]:
+            return kept
+        item = self._item(model)
+        for device, _ in stood[: int(self._need.replicas[model])]:
+            if self._bins.share_left[device] >= item.share and self._bins.allowed(item, device):
+                self._bins.add(item, device)
+                kept.append((device, item))
+        self._where[model] = list(kept)
+        return kept
+
+    # -- improvement --------------------------------------------------------------------------------------------
+
+    def improve(self, budget: Budget) -> int:
+        """Empties devices, least filled first, while moves pay; gives how many were emptied."""
+        affordable = int(self._limits.horizon_s / self._limits.move_device_s)
+        emptied = 0
+        used = np.flatnonzero(self._bins.wall >= 0)
+        for device in used[np.argsort(-self._bins.share_left[used], kind="stable")].tolist():
+            if not budget():
+                break
+            if len(self._bins.residents[device]) < affordable and self._empty(device):
+                emptied += 1
+        return emptied
+
+    def _empty(self, device: int) -> bool:
+        done: list[tuple[Item, int]] = []
+        for item in list(self._bins.residents[device]):
+            target = self._bins.find(item, avoid=device, open_new=False)
+            if target is None:
+                for moved, at in reversed(done):
+                    self._bins.remove(moved, at)
+                    self._bins.add(moved, device)
+                return False
+            self._bins.remove(item, device)
+            self._bins.add(item, target)
+            done.append((item, target))
+        for item, target in done:
+            places = self._where[item.model]
+            places[places.index((device, item))] = (target, item)
+            self.moved += 1
+        return True
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def result(self) -> FleetPlan:
+        """The placements as they stand."""
+        replicas = tuple(
+            PlannedReplica(self._grid.models[model], device, item.share, int(self._need.batch[model]), self._why[model])
+            for model, places in enumerate(self._where)
+            for device, item in places
+        )
+        rates = np.array([d.rate_per_s for d in self._demands])
+        lost = float(rates[sorted(self._unplaced)].sum())
+        total = max(float(rates.sum()), 1e-12)
+        return FleetPlan(
+            replicas,
+            self._bins.used,
+            self.lower_bound(),
+            self.moved,
+            tuple(self._grid.models[m] for m in sorted(self._unplaced)),
+            (1 - lost / total) * (1 - self._limits.miss),
+        )
+
+    def lower_bound(self) -> float:
+        """Devices of the linear relaxation: per wall, compute at no slowdown and memory, whichever is more."""
+        quiet = self._quiet
+        walls = np.array([d.wall for d in self._demands])
+        memory = np.array([d.memory_gb for d in self._demands]) * quiet.replicas
+        compute = np.bincount(np.unique(walls, return_inverse=True)[1], weights=quiet.devices)
+        held = np.bincount(np.unique(walls, return_inverse=True)[1], weights=memory) / self._bins.memory_gb
+        return float(np.maximum(compute, held).sum())
+
+    def violations(self) -> list[str]:
+        """Every promise checked anew from the placements alone; empty when all hold."""
+        found = []
+        for device, residents in enumerate(self._bins.residents):
+            if sum(r.share for r in residents) > 100:
+                found.append(f"device {device}: shares above 100 %")
+            if sum(r.memory_gb for r in residents) > self._bins.memory_gb + 1e-6:
+                found.append(f"device {device}: memory")
+            if len({r.wall for r in residents}) > 1:
+                found.append(f"device {device}: trust")
+            for at, victim in enumerate(residents):
+                slowed = self._bound.slowdown(victim, [*residents[:at], *residents[at + 1 :]])
+                if slowed > victim.slack + 1e-6:
+                    found.append(f"device {device}: {self._grid.models[victim.model]} slowed by {slowed:.3f}")
+        if self._unplaced:
+            found.append(f"not placed: {names_of(self._grid, sorted(self._unplaced))}")
+        return found
+
+    # -- sizes --------------------------------------------------------------------------------------------------
+
+    def _columns(self, models: Sequence[int] | range) -> tuple[Floats, Floats, Floats]:
+        chosen = [self._demands[m] for m in models]
+        return (
+            np.array([d.rate_per_s for d in chosen]),
+            np.array([d.cv for d in chosen]),
+            np.array([d.objective_ms / 1000 for d in chosen]),
+        )
+
+    def _neighbours_cost(self) -> Floats:
+        """Per model, the slowdown to expect beside neighbours that fill the rest of a device."""
+        shares = self._quiet.share.tolist()
+        pressure = sum(self._bound.pressure(m, s) * int(self._quiet.replicas[m]) for m, s in enumerate(shares))
+        per_device = pressure / max(float(self._quiet.devices.sum()), 1e-9) * self._limits.pressure_margin
+        cost = np.array([1.0 + self._bound.sensitivity(m) * per_device * (1 - s / 100) for m, s in enumerate(shares)])
+        return np.asarray(np.minimum(cost, self._limits.most_allowance), dtype=np.float64)
+
+    def _without_allowance(self, models: Sequence[int] | range, need: Need) -> None:
+        """A model that no share serves beside neighbours is sized for quiet ones."""
+        for at, model in enumerate(models):
+            if not need.share[at] and self._quiet.share[model]:
+                need.share[at], need.replicas[at] = self._quiet.share[model], self._quiet.replicas[model]
+                need.batch[at], need.slack[at] = self._quiet.batch[model], self._quiet.slack[model]
+
+    def _size(self, models: Sequence[int] | range, allowance: Floats) -> Need:
+        rows = list(models)
+        grid = self._grid
+        if len(rows) < len(grid.models):
+            grid = replace(grid, models=tuple(grid.models[m] for m in rows), latency_ms=grid.latency_ms[rows])
+        return size(grid, *self._columns(rows), allowance, self._limits.miss)
+
+    def _update_need(self, model: int) -> None:
+        one = self._size([model], self._allowance[[model]])
+        quiet = self._size([model], np.ones(1))
+        for mine, new in zip(_columns(self._quiet), _columns(quiet), strict=True):
+            mine[model] = new[0]
+        self._without_allowance([model], one)
+        for mine, new in zip(_columns(self._need), _columns(one), strict=True):
+            mine[model] = new[0]
+
+
+def _columns(need: Need) -> tuple[NDArray[Any], ...]:
+    return need.share, need.replicas, need.batch, need.slack
+
+
+def _no_harder(new: ModelDemand, old: ModelDemand) -> bool:
+    """Whether what was enough for the old demand is enough for the new one."""
+    return new.rate_per_s <= old.rate_per_s and new.cv <= old.cv and new.objective_ms >= old.objective_ms

@@ -1,0 +1,299 @@
+"""The fleet as one pool: which device takes a request, and whether weights are brought there for it.
+
+A request goes to the replica that finishes it first. Where none meets the deadline, weights are swapped in from host
+memory on the device where that still meets it and costs the others least; a load overlaps the computing of another
+model, so a second memory slot hides it. What nobody can finish in time is refused at once, unexecuted (Clockwork's
+discipline, OSDI'20). Late binding of weights to devices is Torpor's idea (ATC'25). Pure: time is a parameter, what is
+to be done goes to an `Actuator`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.policy.catalog import ServedModel, Traffic
+from router.policy.residency import Residency
+from router.policy.schedule import NEVER, DeviceSchedule, PlannedLoad
+
+
+class Actuator(Protocol):
+    """Who carries decisions out: the agents, or simulated devices."""
+
+    def start(self, device: int, model: int, requests: Sequence[int]) -> None: ...
+
+    def load(self, device: int, model: int, victims: Sequence[int]) -> None: ...
+
+    def refuse(self, request: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Limits of the pool's choices.
+
+    `scan` devices are looked at for a swap, and as many replicas for a place in a batch or ahead of others. A swap is
+    preferred to waiting for a replica when that wait is longer than the load by `patience` service times.
+    A model's share is an equal part of the devices, or what the plan expects of it if that is more. For `contested_s`
+    after a model within its share was refused, models that took more than theirs (mean over `fairness_s`) may use
+    only `patience_over_share` of their slack, which leaves the front of the queues to the others.
+    `upper` is predicted over mean service time: admission promises by the upper bound.
+    """
+
+    batching: bool = True
+    swap: bool = True
+    scan: int = 24
+    anticipate: bool = True
+    patience: float = 0.5
+    upper: float = 1.0
+    fairness_s: float = 30.0
+    contested_s: float = 1.0
+    patience_over_share: float = 0.25
+
+
+class Pool:
+    """Places requests on the devices' schedules and keeps the right weights resident."""
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        traffic: Sequence[Traffic],
+        schedules: Sequence[DeviceSchedule],
+        load_gb_per_s: float,
+        actuator: Actuator,
+        limits: PoolLimits,
+    ) -> None:
+        self._models = models
+        self._schedules = schedules
+        self._service = [m.service_s[0] * limits.upper for m in models]
+        self._load_s = [m.weights_gb / load_gb_per_s for m in models]
+        self._patience_s = [c * (1 + limits.patience) + w for c, w in zip(self._service, self._load_s, strict=True)]
+        self._batches = [limits.batching and _gains(m) for m in models]
+        self._limits = limits
+        self._actuator = actuator
+        self.replicas: list[list[DeviceSchedule]] = [
+            [s for s in schedules if index in s.ready_s] for index in range(len(models))
+        ]
+        self._residency = Residency(models, traffic, self._load_s, self.replicas)
+        self._anticipates = limits.swap and limits.anticipate
+        self._orphans = {m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))}
+        self._turn = 0
+        equal = len(schedules) / max(1, len(models))
+        self._share_s = [
+            max(equal, t.rate_per_s * c) * limits.fairness_s for t, c in zip(traffic, self._service, strict=True)
+        ]
+        self._use = [(0.0, 0.0)] * len(models)
+        self._contested_until_s = -1.0
+
+    # -- a request ----------------------------------------------------------------------------------------------
+
+    def arrived(self, now: float, request: int, model: int, deadline_s: float) -> None:
+        """Promises the request somewhere, or refuses it."""
+        if now < self._contested_until_s and self._over_share(now, model):
+            service = self._service[model]
+            deadline_s = now + service + self._limits.patience_over_share * (deadline_s - now - service)
+        best, finish = self._earliest(now, model, deadline_s)
+        service = self._service[model]
+        schedule: DeviceSchedule | None = None
+        if best is not None and self._batches[model] and finish > now + service:
+            schedule = self._squeeze(now, request, model, deadline_s, batched=True)
+        asked = schedule is None and finish - now > self._patience_s[model] and self._limits.swap
+        if asked:
+            schedule = self._serve_by_swap(now, request, model, min(deadline_s, finish))
+        if schedule is None and best is not None:
+            if finish <= deadline_s:
+                best.append(now, model, request, deadline_s, service)
+                schedule = best
+            else:
+                schedule = self._squeeze(now, request, model, deadline_s, batched=False)
+        if schedule is None and self._limits.swap and not asked:
+            schedule = self._serve_by_swap(now, request, model, deadline_s)
+        self._residency.seen_s[model] = now
+        if schedule is None:
+            self._actuator.refuse(request)
+            if not self._over_share(now, model):
+                self._contested_until_s = now + self._limits.contested_s
+            if self._anticipates:
+                self._bring(now, model)
+            return
+        since_s, used = self._use[model]
+        self._use[model] = (now, used * math.exp((since_s - now) / self._limits.fairness_s) + service)
+        if schedule.idle:
+            self._start(now, schedule)
+
+    def _over_share(self, now: float, model: int) -> bool:
+        """Whether the model was promised more than its part of the fleet of late (a decaying mean)."""
+        since_s, used = self._use[model]
+        return used * math.exp((since_s - now) / self._limits.fairness_s) > self._share_s[model]
+
+    def _earliest(self, now: float, model: int, deadline_s: float) -> tuple[DeviceSchedule | None, float]:
+        """The replica that would finish the request first, and when; with many replicas, the first good sample."""
+        replicas = self.replicas[model]
+        if len(replicas) > 2 * self._limits.scan:
+            found = self._first_done(now, model, self._sample(replicas, 2 * self._limits.scan))
+            if found[1] <= deadline_s:
+                return found
+        return self._first_done(now, model, replicas)
+
+    def _first_done(
+        self, now: float, model: int, replicas: Sequence[DeviceSchedule]
+    ) -> tuple[DeviceSchedule | None, float]:
+        best, best_start = None, NEVER
+        for schedule in replicas:
+            start = schedule.tail_s
+            if start <= now:
+                start = now
+            ready = schedule.ready_s[model]
+            if ready > start:
+                start = ready
+            elif start == now:
+                return schedule, now + self._service[model]
+            if start < best_start:
+                best, best_start = schedule, start
+        return best, best_start + self._service[model]
+
+    def _squeeze(
+        self, now: float, request: int, model: int, deadline_s: float, *, batched: bool
+    ) -> DeviceSchedule | None:
+        """A place inside a waiting batch, or ahead of others, that makes nobody late."""
+        replicas = self.replicas[model]
+        for schedule in self._sample(replicas, self._limits.scan) if len(replicas) > self._limits.scan else replicas:
+            if not schedule.queue:
+                continue
+            if batched:
+                if schedule.join(now, model, request, deadline_s):
+                    return schedule
+            elif schedule.insert(now, model, request, deadline_s, self._service[model]):
+                return schedule
+        return None
+
+    def _sample(self, schedules: Sequence[DeviceSchedule], size: int) -> Sequence[DeviceSchedule]:
+        """The next `size` of a ring: cheap, even, and the same on every run."""
+        self._turn += size
+        at = self._turn % len(schedules)
+        chosen = schedules[at : at + size]
+        return chosen if len(chosen) == size else [*chosen, *schedules[: size - len(chosen)]]
+
+    # -- swaps --------------------------------------------------------------------------------------------------
+
+    def _serve_by_swap(self, now: float, request: int, model: int, deadline_s: float) -> DeviceSchedule | None:
+        service = self._service[model]
+        latest = deadline_s - service
+        if now + self._load_s[model] > latest:
+            return None
+        best: tuple[float, float, DeviceSchedule, Sequence[int], float] | None = None
+        for schedule in self._candidates():
+            if schedule.tail_s > latest or model in schedule.ready_s or self._leaving(schedule, model):
+                continue
+            choice = self._residency.victims(now, schedule, model)
+            if choice is None:
+                continue
+            victims, cost = choice
+            start = schedule.earliest_load(now, victims)
+            ready = start + self._load_s[model]
+            finish = max(ready, schedule.tail_s, now) + service
+            if finish <= deadline_s and (best is None or (cost, finish) < best[:2]):
+                best = (cost, finish, schedule, victims, start)
+        if best is None:
+            return None
+        self._plan_load(best[2], model, best[3], best[4])
+        best[2].append(now, model, request, deadline_s, service)
+        return best[2]
+
+    def _candidates(self) -> Sequence[DeviceSchedule]:
+        if len(self._schedules) <= self._limits.scan:
+            return self._schedules
+        return self._sample(self._schedules, self._limits.scan)
+
+    @staticmethod
+    def _leaving(schedule: DeviceSchedule, model: int) -> bool:
+        return bool(schedule.pins.get(model)) or any(model in load.victims for load in schedule.loads)
+
+    def _plan_load(self, schedule: DeviceSchedule, model: int, victims: Sequence[int], start_s: float) -> None:
+        for victim in victims:
+            self._withdraw(victim, schedule)
+        self.replicas[model].append(schedule)
+        self._orphans.pop(model, None)
+        schedule.plan_load(model, victims, start_s, self._load_s[model])
+        self._begin_loads(schedule)
+
+    def _withdraw(self, model: int, schedule: DeviceSchedule) -> None:
+        self.replicas[model].remove(schedule)
+        if not self.replicas[model] and not self._residency.reachable(model):
+            self._orphans[model] = None
+
+    def _begin_loads(self, schedule: DeviceSchedule) -> None:
+        load: PlannedLoad | None = schedule.startable_load()
+        if load is not None:
+            load.started = True
+            self._actuator.load(schedule.device, load.model, load.victims)
+
+    def _bring(self, now: float, model: int) -> None:
+        """A request was refused: brings its model to one more device for those that follow, if that pays."""
+        best: tuple[float, DeviceSchedule, Sequence[int]] | None = None
+        for schedule in self._candidates():
+            choice = self._residency.worth_loading(now, schedule, model)
+            if choice is not None and (best is None or choice[0] > best[0]):
+                best = (choice[0], schedule, choice[1])
+        if best is not None:
+            self._plan_load(best[1], model, best[2], now)
+
+    def _restore(self, now: float, schedule: DeviceSchedule) -> None:
+        """An idle device: brings back a model that has no replica and that no swap on demand could serve in time."""
+        if schedule.loads or schedule.queue:
+            return
+        if not self._orphans:
+            return
+        model = next(iter(self._orphans))
+        del self._orphans[model]
+        self._orphans[model] = None
+        choice = self._residency.worth_loading(now, schedule, model)
+        if choice is not None:
+            self._plan_load(schedule, model, choice[1], now)
+
+    # -- what the devices report --------------------------------------------------------------------------------
+
+    def finished(self, now: float, device: int, model: int) -> None:
+        """A batch is done: the next one starts, a load that waited for its memory begins."""
+        schedule = self._schedules[device]
+        schedule.finished(now, model)
+        if schedule.loads:
+            self._begin_loads(schedule)
+        if schedule.queue:
+            self._start(now, schedule)
+        if self._anticipates:
+            self._restore(now, schedule)
+
+    def loaded(self, now: float, device: int, model: int) -> None:
+        """Weights have arrived."""
+        schedule = self._schedules[device]
+        schedule.loaded(now, model)
+        self._begin_loads(schedule)
+        if schedule.idle and schedule.queue:
+            self._start(now, schedule)
+        if self._anticipates:
+            self._restore(now, schedule)
+
+    def lost(self, device: int) -> list[int]:
+        """A device went away: gives the requests that were promised there and not yet begun."""
+        schedule = self._schedules[device]
+        for model in schedule.ready_s:
+            self._withdraw(model, schedule)
+        waiting = [request for batch in schedule.queue for request in batch.requests]
+        schedule.reset(NEVER)
+        return waiting
+
+    def joined(self, now: float, device: int) -> None:
+        """A device came (back), empty."""
+        self._schedules[device].reset(now)
+
+    def _start(self, now: float, schedule: DeviceSchedule) -> None:
+        batch = schedule.next_batch(now)
+        if batch is not None:
+            self._actuator.start(schedule.device, batch.model, batch.requests)
+
+
+def _gains(model: ServedModel) -> bool:
+    """Whether a larger batch is cheaper per request."""
+    return any(t < (b + 1) * model.service_s[0] * (1 - 1e-9) for b, t in enumerate(model.service_s))

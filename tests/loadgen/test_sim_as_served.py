@@ -1,0 +1,74 @@
+"""The live router's and agent's own objects on simulated devices."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from loadgen.as_served import AsServed
+from loadgen.partywall_policy import PartywallPolicy
+from loadgen.simulate import Arrivals, Outcome, outcome
+from loadgen.world import WAITING, FleetChange, Hardware, World
+from router.policy.catalog import ServedModel, Traffic, batch_times_s
+
+
+def poisson(rates: list[float], until_s: float, seed: int) -> Arrivals:
+    rng, rows = random.Random(seed), []
+    for owner, rate in enumerate(rates):
+        at = 0.0
+        while (at := at + rng.expovariate(rate)) < until_s:
+            rows.append((at, owner))
+    rows.sort()
+    return Arrivals([at for at, _ in rows], [owner for _, owner in rows])
+
+
+def models(count: int, ms: float = 20.0, scale: float = 6.0) -> list[ServedModel]:
+    table = {1: ms, 2: 1.3 * ms, 4: 2.0 * ms}
+    return [ServedModel(f"m{i}", 1.0, batch_times_s(ms, table), scale * ms / 1000) for i in range(count)]
+
+
+def run(
+    arrivals: Arrivals,
+    served: list[ServedModel],
+    policy: object,
+    *,
+    batching: bool = True,
+    changes: tuple[FleetChange, ...] = (),
+) -> tuple[Outcome, World]:
+    world = World(served, Hardware(2, 4.0), batching=batching, swap=False)
+    world.run(arrivals.seconds, arrivals.models, policy, changes)  # type: ignore[arg-type]
+    assert world.finish_s.count(WAITING) == 0
+    return outcome(world, arrivals), world
+
+
+@pytest.mark.parametrize("batching", [True, False])
+@pytest.mark.parametrize("rate", [8.0, 14.0, 30.0])
+def test_admitted_requests_are_in_time_and_not_many_fewer_than_the_pools(rate: float, batching: bool) -> None:
+    arrivals, served = poisson([rate] * 4, 60.0, seed=2), models(4)
+    traffic = [Traffic(rate)] * 4
+    live, world = run(arrivals, served, AsServed(traffic), batching=batching)
+    late = sum(finish > due for finish, due in zip(world.finish_s, world.deadline_s, strict=True))
+    assert late <= 0.001 * live.requests
+    pool, _ = run(arrivals, served, PartywallPolicy(traffic), batching=batching)
+    assert live.attainment >= pool.attainment - 0.1
+    assert live.attainment >= 0.99 or rate > 10
+
+
+def test_a_flood_by_one_tenant_leaves_the_other_its_objective() -> None:
+    served = models(2)
+    calm, _ = run(poisson([10.0, 10.0], 60.0, seed=3), served, AsServed([Traffic(10.0)] * 2))
+    arrivals = poisson([10.0, 300.0], 60.0, seed=3)
+    _, world = run(arrivals, served, AsServed([Traffic(10.0)] * 2))
+    mine = [
+        f <= d for f, d, m in zip(world.finish_s, world.deadline_s, arrivals.models, strict=True) if m == 0 and f >= 0
+    ]
+    offered = sum(m == 0 for m in arrivals.models)
+    assert calm.attainment >= 0.99
+    assert sum(mine) / offered > 0.5
+
+
+def test_a_dead_devices_requests_are_routed_again() -> None:
+    arrivals, served = poisson([12.0] * 4, 30.0, seed=4), models(4)
+    result, _ = run(arrivals, served, AsServed([Traffic(12.0)] * 4), changes=(FleetChange(10.0, 0, up=False),))
+    assert 0.4 < result.attainment < 1.0
