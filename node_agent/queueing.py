@@ -84,6 +84,9 @@ class WorkQueue:
 
     def add_replica(self, handle: int, limits: BatchLimits, tenant: str = "", weight: float = 1.0) -> None:
         """Opens a lane of a tenant; an existing one only gets the new limits and weight."""
+        if self._discipline is QueueDiscipline.FIFO:
+            # First come, first served knows no tenants.
+            tenant = ""
         self._fair.set_weight(tenant, weight)
         lane = self._lanes.get(handle)
         if lane is None:

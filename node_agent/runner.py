@@ -44,9 +44,9 @@ class Runner:
         self._closed = False
         self._woken = False
 
-    def open(self, handle: int, limits: BatchLimits) -> None:
-        """Takes requests for a replica from now on."""
-        self._queue.add_replica(handle, limits)
+    def open(self, handle: int, limits: BatchLimits, tenant: str = "", weight: float = 1.0) -> None:
+        """Takes requests for a replica from now on; tenants of one worker share it by weight."""
+        self._queue.add_replica(handle, limits, tenant, weight)
 
     def close_replica(self, handle: int) -> None:
         """Refuses what still waits for a replica and takes no more."""

@@ -234,7 +234,7 @@ class Supervisor:
             if not permanent and process.alive:
                 asyncio.get_running_loop().call_later(LAST_BACKOFF_S / 6, worker.changed.set)
             return
-        runner.open(slot.handle, _limits(spec, result))
+        runner.open(slot.handle, _limits(spec, result), spec.tenant_id, spec.weight or 1.0)
         slot.loaded = True
         self._set(
             slot,

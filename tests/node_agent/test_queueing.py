@@ -154,3 +154,14 @@ def test_every_request_leaves_exactly_once(seed: int) -> None:
         gone += [i.id for i in doomed] + ([i.id for i in batch.items] if batch else [])
     assert sorted(gone) == list(range(80))
     assert all(q.queued(h) == 0 for h in (1, 2, 3))
+
+
+def test_fifo_knows_no_tenants() -> None:
+    """The arm for comparison: a flood of one tenant is served before a later request of another."""
+    q = WorkQueue(QueueDiscipline.FIFO)
+    q.add_replica(1, BatchLimits(max_rows=1), "flood")
+    q.add_replica(2, BatchLimits(max_rows=1), "quiet")
+    for number in range(3):
+        q.put(item(number, handle=1, arrived=number))
+    q.put(item(9, handle=2, arrived=9.0))
+    assert [ids(q)[0] for _ in range(4)] == [0, 1, 2, 9]
