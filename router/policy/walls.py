@@ -15,7 +15,7 @@ _STRICTNESS = tuple(TrustPolicy)
 
 
 def wall_name(tenant_id: str, quota: Quota, floor: TrustPolicy = TrustPolicy.SHARED) -> str:
-    """Who stands behind the same wall: the tenant alone, or its trust group. `floor` is the operator's least strictness."""
+    """Who stands behind the same wall: the tenant alone, or its group. `floor` is the operator's least strictness."""
     policy = min(quota.trust_policy, floor, key=_STRICTNESS.index)
     if policy in (TrustPolicy.EXCLUSIVE, TrustPolicy.HARDWARE):
         return f"tenant {tenant_id}"
