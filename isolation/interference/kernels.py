@@ -106,4 +106,6 @@ MEMBERS: tuple[Structure, ...] = (
     Structure("mixed", per_resource=0.008, joint=0.004),
     Structure("joint", joint=0.02, neighbour_solo=0.0),
     Structure("products", products=2e-4),
+    Structure("free per-resource", per_resource=0.05, probe_noise=5e-3),
+    Structure("free joint", joint=0.1, neighbour_solo=0.0, probe_noise=5e-3),
 )
