@@ -22,6 +22,7 @@ from isolation.devices.library import (
 )
 from isolation.devices.nvml_counters import NvmlCounters
 from isolation.devices.nvml_mig import NvmlMig
+from partywall.clock import Clock, SystemClock
 
 # Streaming multiprocessors are not asked for directly outside MIG: cores over cores per SM, by compute capability
 # (CUDA C++ Programming Guide, table of technical specifications).
@@ -53,8 +54,9 @@ class NvmlLibrary(NvmlMig):
         DeviceError: The driver does not start.
     """
 
-    def __init__(self, binding: Any) -> None:
+    def __init__(self, binding: Any, clock: Clock | None = None) -> None:
         super().__init__(binding)
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._events: Any = None
         self._open = False
@@ -101,7 +103,7 @@ class NvmlLibrary(NvmlMig):
         support = self._call("open_counters", gpu_uuid, lambda: self._nvml.nvmlGpmQueryDeviceSupport(handle))
         if not support.isSupportedDevice:
             raise device_error(NvmlCode.NOT_SUPPORTED, "open_counters", gpu_uuid, "GPM needs Hopper or later")
-        return NvmlCounters(self._nvml, handle, gpu_uuid, gpu_instance)
+        return NvmlCounters(self._nvml, handle, gpu_uuid, gpu_instance, self._clock)
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
         events = self._event_set()
