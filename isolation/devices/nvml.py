@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from isolation.devices.errors import DeviceGone, NvmlCode, device_error
+from isolation.devices.errors import DeviceGone, DeviceLost, NvmlCode, device_error
 from isolation.devices.library import (
     DeviceEvent,
     EventKind,
@@ -59,6 +59,7 @@ class NvmlLibrary(NvmlMig):
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._events: Any = None
+        self._known: dict[int, Gpu] = {}
         self._open = False
         try:
             binding.nvmlInit()
@@ -70,7 +71,7 @@ class NvmlLibrary(NvmlMig):
 
     def gpus(self) -> tuple[Gpu, ...]:
         count = self._call("gpus", "driver", self._nvml.nvmlDeviceGetCount)
-        return tuple(self._gpu(index) for index in range(count))
+        return tuple(self._gpu_or_what_was_known(index) for index in range(count))
 
     def memory(self, gpu_uuid: str) -> MemoryUse:
         info = self._ask("memory", gpu_uuid, self._nvml.nvmlDeviceGetMemoryInfo)
@@ -132,6 +133,14 @@ class NvmlLibrary(NvmlMig):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def _gpu_or_what_was_known(self, index: int) -> Gpu:
+        try:
+            self._known[index] = self._gpu(index)
+        except DeviceLost:
+            if index not in self._known:
+                raise
+        return self._known[index]
 
     def _gpu(self, index: int) -> Gpu:
         nvml = self._nvml

@@ -100,11 +100,13 @@ def test_a_lost_gpu_answers_with_its_code_after_announcing_the_xid(make: Make) -
     gpu, clock = gpu_and_clock()
     library = make(gpu, clock)
     assert library.wait_event(0) is None
+    before = library.gpus()
     gpu.raise_xid(79)
     assert library.wait_event(1) == DeviceEvent(EventKind.XID, gpu.uuid, 79)
     with pytest.raises(DeviceLost) as caught:
         library.memory(gpu.uuid)
     assert caught.value.code == NvmlCode.GPU_IS_LOST
+    assert library.gpus() == before, "a lost GPU is still named, so that it can be fenced"
     gpu.reset()
     assert library.memory(gpu.uuid).total_bytes == 80 * GIB
 
