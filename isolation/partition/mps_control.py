@@ -20,7 +20,6 @@ from typing import Protocol
 from partywall.errors import DeadlineExceeded, InvalidInput, NotReady, Reason, Unsupported
 
 BINARY = "nvidia-cuda-mps-control"
-_QUERY_TIMEOUT_S = 5.0
 _START_TIMEOUT_S = 20.0
 _MAX_SOCKET_PATH = 107  # sun_path of AF_UNIX, without the final zero
 _LONGEST_NAME = len("/control_privileged")
@@ -108,6 +107,7 @@ class NvidiaMpsControl:
         command: The control binary.
         static: Partition SMs statically (`-S`); drivers before CUDA 13.1 cannot.
         environment: What the daemon inherits; None: this process's environment.
+        query_timeout_s: How long one control query may take.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class NvidiaMpsControl:
         command: Sequence[str] = (BINARY,),
         static: bool = False,
         environment: Mapping[str, str] | None = None,
+        query_timeout_s: float = 5.0,
     ) -> None:
         self._gpu_uuid = gpu_uuid
         self._pipe, self._log = directory / "pipe", directory / "log"
@@ -129,6 +130,7 @@ class NvidiaMpsControl:
         self._command = tuple(command)
         self._static = static
         self._environment = dict(os.environ if environment is None else environment)
+        self._query_timeout_s = query_timeout_s
         self._channel = threading.Lock()
         self._daemon: ProcessIdentity | None = None
 
@@ -241,7 +243,7 @@ class NvidiaMpsControl:
         return self._daemon is not None and _identity(self._daemon.pid) == self._daemon
 
     def _wait_for_the_end(self) -> None:
-        give_up_s = time.monotonic() + _QUERY_TIMEOUT_S
+        give_up_s = time.monotonic() + self._query_timeout_s
         while self._running():
             if time.monotonic() > give_up_s:
                 raise MpsSlow(f"the MPS daemon for {self._gpu_uuid} was asked to quit and still runs")
@@ -265,7 +267,7 @@ class NvidiaMpsControl:
                 env=self._daemon_environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=_QUERY_TIMEOUT_S,
+                timeout=self._query_timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
