@@ -311,7 +311,7 @@ def test_a_kill_at_any_step_between_any_layouts_converges(
         check_converges_after_a_kill(Path(folder), list(first), list(second), kill_at)
 
 
-@pytest.mark.parametrize(("one", "two"), itertools.product(range(0, 14, 2), range(0, 14, 3)))
+@pytest.mark.parametrize(("one", "two"), list(itertools.product(range(0, 14, 2), range(0, 14, 3))))
 def test_two_kills_in_a_row_converge_too(one: int, two: int) -> None:
     slot = Slot(4, 9)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
