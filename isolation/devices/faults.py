@@ -1,8 +1,9 @@
 """What a device's fault means, what is done about it, and what is promised to whom.
 
-The table follows NVIDIA's Xid catalogue ("XID Errors", buckets RESTART_APP, RESET_GPU, ...; numbers 13, 31, 43, 48,
-63, 64, 74, 79, 94, 95, 119, 120 are named there) and the promises of the project's fault table. Blast radius under
-MPS is the documented one, every client of the GPU: that a device-side assert and a kill -9 spared the neighbours on
+The table follows NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors, resolution buckets RESTART_APP, RESET_GPU,
+...): application faults 13, 31 and 43 and contained ECC errors (94) end one worker; 48, 79 and uncontained errors end
+the device. Rows of which the catalogue leaves a choice (63, 64, 74, 119, 120) and unknown numbers drain or fence:
+wrong in the safe direction. Blast radius under MPS is the documented one, every client of the GPU: that a device-side assert and a kill -9 spared the neighbours on
 an H100 is a measurement, not a promise.
 """
 
@@ -105,8 +106,13 @@ def _blast(fault: FaultClass, kind: PartitionKind) -> Blast:
 
 
 class CudaFault(enum.IntEnum):
-    """Codes a worker's CUDA calls answer with around MPS (cuda.h); what the supervisor should make of them."""
+    """Codes a worker's CUDA calls answer with (cuda.h) and of which the supervisor must make something."""
 
+    OUT_OF_MEMORY = 2
+    ECC_UNCORRECTABLE = 214
+    ILLEGAL_ADDRESS = 700
+    ASSERT = 710
+    LAUNCH_FAILED = 719
     MPS_CONNECTION_FAILED = 805
     MPS_RPC_FAILURE = 806
     MPS_SERVER_NOT_READY = 807
@@ -116,12 +122,21 @@ class CudaFault(enum.IntEnum):
 
 
 class CudaReaction(enum.StrEnum):
+    """`fail_request`: RESOURCE_EXHAUSTED to this caller, the worker goes on."""
+
+    FAIL_REQUEST = "fail_request"
     RETRY_LATER = "retry_later"
     PLACE_ELSEWHERE = "place_elsewhere"
     WORKER_IS_DEAD = "worker_is_dead"
 
 
 CUDA_REACTIONS: dict[CudaFault, CudaReaction] = {
+    CudaFault.OUT_OF_MEMORY: CudaReaction.FAIL_REQUEST,
+    # After these the context is broken for good: every later call answers the same.
+    CudaFault.ECC_UNCORRECTABLE: CudaReaction.WORKER_IS_DEAD,
+    CudaFault.ILLEGAL_ADDRESS: CudaReaction.WORKER_IS_DEAD,
+    CudaFault.ASSERT: CudaReaction.WORKER_IS_DEAD,
+    CudaFault.LAUNCH_FAILED: CudaReaction.WORKER_IS_DEAD,
     CudaFault.MPS_CONNECTION_FAILED: CudaReaction.WORKER_IS_DEAD,
     CudaFault.MPS_RPC_FAILURE: CudaReaction.WORKER_IS_DEAD,
     CudaFault.MPS_SERVER_NOT_READY: CudaReaction.RETRY_LATER,

@@ -63,8 +63,9 @@ def test_no_fault_promises_more_than_the_hardware_holds(xid: int, kind: Partitio
     assert f"Xid {xid}, " in verdict.sentence
 
 
-def test_every_cuda_fault_around_mps_has_a_reaction() -> None:
+def test_every_cuda_fault_has_a_reaction() -> None:
     assert set(CUDA_REACTIONS) == set(CudaFault)
+    assert CUDA_REACTIONS[CudaFault.OUT_OF_MEMORY] is CudaReaction.FAIL_REQUEST
     assert CUDA_REACTIONS[CudaFault.MPS_SERVER_NOT_READY] is CudaReaction.RETRY_LATER
     assert CUDA_REACTIONS[CudaFault.MPS_MAX_CLIENTS] is CudaReaction.PLACE_ELSEWHERE
 
