@@ -3,8 +3,8 @@
 The table follows NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors, resolution buckets RESTART_APP, RESET_GPU,
 ...): application faults 13, 31 and 43 and contained ECC errors (94) end one worker; 48, 79 and uncontained errors end
 the device. Rows of which the catalogue leaves a choice (63, 64, 74, 119, 120) and unknown numbers drain or fence:
-wrong in the safe direction. Blast radius under MPS is the documented one, every client of the GPU: that a device-side assert and a kill -9 spared the neighbours on
-an H100 is a measurement, not a promise.
+wrong in the safe direction. Blast radius under MPS is the documented one, every client of the GPU: that a device-side
+assert and a kill -9 spared the neighbours on an H100 is a measurement, not a promise.
 """
 
 from __future__ import annotations

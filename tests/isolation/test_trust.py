@@ -74,7 +74,7 @@ def test_a_clearance_cannot_be_built_without_the_rule() -> None:
     with pytest.raises(TypeError):
         Clearance("a", (), TrustPolicy.SHARED, object())
     with pytest.raises((TypeError, ValueError)):
-        dataclasses.replace(real, tenant_id="b")
+        dataclasses.replace(real, tenant_id="b")  # type: ignore[call-arg]
     assert not hasattr(real, "rule")
 
 

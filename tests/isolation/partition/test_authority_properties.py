@@ -20,7 +20,7 @@ from isolation.devices.geometry import MigGeometry, MigModel, Slot
 from isolation.devices.library import GpuInstance, MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
-from isolation.partition.authority import DeviceAuthority
+from isolation.partition.authority import DeviceAuthority, Partitioners
 from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.journal import Journal
 from isolation.partition.mig import MigPartitioner, mig_partition_id, slot_of
@@ -116,7 +116,7 @@ class Node:
         shared = Device(self.shared.uuid, DeviceKind.GPU, "H100", 80 * GIB, 132)
         self.journal = FusedJournal(self.directory / "partitions.json", self.fuse)
         library = FusedLibrary(self.sliced, self.clock, self.fuse)
-        partitioners = {
+        partitioners: Partitioners = {
             (CPU.id, PartitionKind.CPUSET): CpusetPartitioner(CPU),
             (sliced.id, PartitionKind.MIG): MigPartitioner(sliced, library, self.journal),
             (shared.id, PartitionKind.MPS): MpsPartitioner(

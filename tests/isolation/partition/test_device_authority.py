@@ -12,7 +12,7 @@ from isolation.devices.geometry import MigModel
 from isolation.devices.library import MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
-from isolation.partition.authority import DeviceAuthority
+from isolation.partition.authority import DeviceAuthority, Partitioners
 from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.mig import MigPartitioner
@@ -43,7 +43,7 @@ class Node:
         device = Device(self.gpu.uuid, DeviceKind.GPU, "H100", 80 * GIB, 132)
         library = SimulatedGpuLibrary([self.gpu], self.clock, self.privileged)
         self.journal = Journal(self.directory / "partitions.json")
-        partitioners = {
+        partitioners: Partitioners = {
             (CPU.id, PartitionKind.CPUSET): CpusetPartitioner(CPU),
             (CPU.id, PartitionKind.WHOLE): WholePartitioner(CPU),
             (device.id, PartitionKind.WHOLE): WholePartitioner(device),
