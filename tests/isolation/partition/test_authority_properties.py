@@ -221,6 +221,13 @@ class LifeOfANode(RuleBasedStateMachine):
                 self.node.try_release_foreign(instance)
         self.strangers.discard(chosen)
 
+    @rule(pick=st.integers(0, 50))
+    def a_stranger_destroys_one_of_ours_and_the_driver_says_so(self, pick: int) -> None:
+        ours = [i for i in self.node.instances() if (i.profile_id, i.placement) not in self.strangers]
+        if ours:
+            self.node.try_release_foreign(ours[pick % len(ours)])
+            self.act(lambda: self.node.authority.layout_changed(self.node.sliced.uuid))
+
     @rule(wanted=st.lists(slots, max_size=4), percent=percents)
     def reconcile_to_something(self, wanted: Sequence[Slot], percent: int) -> None:
         desired = [*(self.node.mig(slot) for slot in wanted), self.node.share(0, percent, 1), cores(0, frozenset({1}))]

@@ -143,6 +143,26 @@ def test_a_held_partition_stays_in_the_account_until_it_goes(node: Node) -> None
     assert node.authority.partitions() == ()
 
 
+@pytest.mark.parametrize("notice", ["event", "reconcile"])
+def test_a_slot_that_a_stranger_took_over_is_his(node: Node, notice: str) -> None:
+    stranger = node.root()
+    stranger.set_mig_mode(node.gpu.uuid, True)
+    partition = node.mig("9-4")
+    node.authority.prepare(partition)
+    stranger.destroy_compute_instance(node.gpu.uuid, 1, 0)
+    stranger.destroy_gpu_instance(node.gpu.uuid, 1)
+    if notice == "event":
+        assert node.authority.layout_changed(node.gpu.uuid) == (f"{node.gpu.uuid}/9@4",)
+    else:
+        node.authority.reconcile([node.share("mps beside mig has no place", 10), partition])
+        node.authority.reconcile([])
+        assert stranger.gpu_instances(node.gpu.uuid) == (), "it was made anew, was ours again, and is gone"
+    made = stranger.create_gpu_instance(node.gpu.uuid, 9, MigPlacement(4, 4))
+    node.authority.release(partition.id)
+    assert stranger.gpu_instances(node.gpu.uuid) == (made,)
+    assert node.authority.layout_changed(CPU.id) == ()
+
+
 def test_what_cannot_be_made_leaves_nothing_behind(node: Node) -> None:
     node.root().set_mig_mode(node.gpu.uuid, True)
     node.root().create_gpu_instance(node.gpu.uuid, 19, MigPlacement(5, 1))
