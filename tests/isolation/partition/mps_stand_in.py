@@ -1,7 +1,8 @@
 """A stand-in for `nvidia-cuda-mps-control`: a daemon with a pipe directory and the command set that the real side uses.
 
 State is a folder of files, so that tests can play clients: `client_PID` is one, `server` holds the server's number,
-`state` its state; while `hang` exists no answer comes.
+`state` its state; while `hang` exists no answer comes. With STAND_IN_STATIC=1 it has static SM partitions, 16 chunks of
+them; with STAND_IN_BROKEN=1 it does not start.
 """
 
 import os
@@ -14,8 +15,11 @@ NAME = "nvidia-cuda-mps-control"
 
 
 def daemon(pipe: Path) -> int:
-    if "-S" in sys.argv:
+    if "-S" in sys.argv and "STAND_IN_STATIC" not in os.environ:
         print("usage: nvidia-cuda-mps-control [-d | -f | -v]")
+        return 1
+    if "STAND_IN_BROKEN" in os.environ:
+        print("Failed to start MPS control daemon")
         return 1
     child = os.fork()
     if child == 0:
@@ -36,6 +40,18 @@ def serve() -> None:
     signal.pause()
 
 
+def partition_sms(pipe: Path, words: list[str]) -> None:
+    taken = sum(int(f.read_text()) for f in pipe.glob("chunks_*"))
+    if words[0] == "rm":
+        (pipe / f"chunks_{words[2].partition('/')[2]}").unlink()
+    elif taken + int(words[2]) > 16:
+        print("CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION")
+    else:
+        name = f"set{taken}"
+        (pipe / f"chunks_{name}").write_text(words[2])
+        print(f"{words[1]}/{name}")
+
+
 def answer(pipe: Path, line: str) -> None:
     while (pipe / "hang").exists():
         time.sleep(0.01)
@@ -45,6 +61,8 @@ def answer(pipe: Path, line: str) -> None:
         pidfile = pipe / f"{NAME}.pid"
         os.kill(int(pidfile.read_text()), signal.SIGTERM)
         pidfile.unlink()
+    elif words[0] == "sm_partition":
+        partition_sms(pipe, words[1:])
     elif words[0] == "get_server_list" and (pipe / "server").exists():
         print((pipe / "server").read_text())
     elif words[0] == "get_server_status":

@@ -16,7 +16,7 @@ from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.mps_control import MpsControl, MpsDown, MpsSlow, NvidiaMpsControl, ServerState
 from isolation.partition.mps_simulated import SimulatedMps
 from partywall.clock import VirtualClock
-from partywall.errors import InvalidInput, Unsupported
+from partywall.errors import InvalidInput, NotReady, Unsupported
 
 STAND_IN = Path(__file__).with_name("mps_stand_in.py")
 
@@ -144,6 +144,28 @@ def test_a_number_that_belongs_to_somebody_else_is_not_our_daemon(tmp_path: Path
 def test_an_old_binary_has_no_static_partitions(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="active-thread percentage"):
         real_control(tmp_path, static=True).start()
+
+
+def test_static_partitions_are_made_and_taken_down_by_name(tmp_path: Path) -> None:
+    command = [sys.executable, str(STAND_IN)]
+    environment = {**os.environ, "STAND_IN_STATIC": "1"}
+    control = NvidiaMpsControl("GPU-1", tmp_path, command, True, environment, query_timeout_s=30.0)
+    control.start()
+    name = control.add_sm_partition(12)
+    assert name.startswith("GPU-1/")
+    with pytest.raises(NotReady, match="no partition of 8 chunks"):
+        control.add_sm_partition(8)
+    control.remove_sm_partition(name)
+    assert control.add_sm_partition(8)
+    control.stop()
+
+
+def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
+    environment = {**os.environ, "STAND_IN_BROKEN": "1"}
+    control = NvidiaMpsControl("GPU-1", tmp_path, [sys.executable, str(STAND_IN)], environment=environment)
+    with pytest.raises(MpsDown, match="Failed to start MPS control daemon"):
+        control.start()
+    assert not control.alive()
 
 
 def test_a_machine_without_the_binary_says_so(tmp_path: Path) -> None:
