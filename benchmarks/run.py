@@ -1,0 +1,80 @@
+"""`make bench`: what Partywall costs on this machine, in a few minutes.
+
+Prints tables, and as the last line of standard output one JSON object with the parts `dataplane`, `sealed`,
+`interference` and `simulation`; a part that this checkout does not have is null.
+
+Run: python benchmarks/run.py [--rounds 5] [--only dataplane ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import dataplane, sealed
+from benchmarks.dataplane.report import comparison_table, machine_line
+
+PARTS = ("dataplane", "sealed", "interference", "simulation")
+Figures = Mapping[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each shape")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="measure only these parts")
+    parser.add_argument("--full", action="store_true", help="the whole data-plane matrix, into docs/results (long)")
+    options = parser.parse_args(arguments)
+    console = Console(width=140)
+    console.print(machine_line())
+    if options.full:
+        importlib.import_module("benchmarks.dataplane.full").run(console, options.rounds)
+        return
+    steps: dict[str, Callable[[Console, int], Figures | None]] = {
+        "dataplane": _dataplane,
+        "sealed": _sealed,
+        "interference": lambda console, rounds: _discovered(console, "interference"),
+        "simulation": lambda console, rounds: _discovered(console, "simulation"),
+    }
+    figures = {part: steps[part](console, options.rounds) if part in options.only else None for part in PARTS}
+    print(json.dumps(figures), flush=True)
+
+
+def _dataplane(console: Console, rounds: int) -> Figures:
+    plan = dataplane.Plan(rounds=rounds)
+    comparison = dataplane.compare(plan, lambda text: print(text, file=sys.stderr, flush=True))
+    console.print(comparison_table(comparison))
+    return comparison.summary()
+
+
+def _sealed(console: Console, rounds: int) -> Figures:
+    found = sealed.measure(rounds=rounds)
+    table = Table("sealed artifact, from the page cache", "GB/s", title="Opening what is sealed")
+    table.add_row("plain readinto", f"{found['readinto_gb_s']:.2f}")
+    table.add_row(f"open, {found['threads']:.0f} thread(s)", f"{found['open_gb_s']:.2f}")
+    table.add_row("open, 1 thread", f"{found['open_1_gb_s']:.2f}")
+    table.add_row("seal, file to file", f"{found['seal_gb_s']:.2f}")
+    console.print(table)
+    return {name: found[name] for name in ("open_gb_s", "readinto_gb_s")}
+
+
+def _discovered(console: Console, part: str) -> Figures | None:
+    """`benchmarks/PART.py` with a `measure()`; None where there is no such file. Its errors are not hidden."""
+    name = f"benchmarks.{part}"
+    if importlib.util.find_spec(name) is None:
+        console.print(f"{part}: not in this checkout")
+        return None
+    figures: Figures = importlib.import_module(name).measure()
+    console.print(Table(*figures, title=part.capitalize())) if not figures else console.print_json(data=dict(figures))
+    return figures
+
+
+if __name__ == "__main__":
+    main()

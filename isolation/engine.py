@@ -1,0 +1,210 @@
+"""Engines: load a version's files, run batches. The worker, the profiler and the simulator see only this.
+
+Tensors are numpy arrays. Two datatypes of the Open Inference Protocol have no numpy equal: BYTES is an object array of
+`bytes`, BF16 is the two-byte void `V2` (its bits, untouched).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from partywall.domain.models import Signature, TensorSpec
+from partywall.errors import ArtifactRefused, InvalidInput, Reason
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Artifact(Protocol):
+    """The plain files of one version, readable only inside the process that asks."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File names, sorted."""
+        ...
+
+    def size_bytes(self, name: str) -> int:
+        """Plain size. Raises ArtifactRefused for a name that is not there."""
+        ...
+
+    def read(self, name: str) -> memoryview:
+        """The whole file in fresh anonymous memory that belongs to the caller; writable, C-contiguous bytes.
+
+        Raises:
+            ArtifactRefused: No such file.
+            DataLoss: The sealed bytes do not authenticate.
+        """
+        ...
+
+
+class LoadedModel(Protocol):
+    """One version in memory. Not thread-safe: one `run` at a time."""
+
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of weights and buffers, on the host or on the device."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        """Runs one batch; blocks.
+
+        Args:
+            inputs: By name; with `signature.max_batch > 0` every first dimension is `rows`. Read-only.
+            rows: Rows of the batch, 1 <= rows <= max_batch where the signature is batched.
+
+        Returns:
+            By name; with a batched signature every first dimension is `rows`.
+
+        Raises:
+            InvalidInput: The values of this batch can never be computed.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Makes a `LoadedModel` of an artifact."""
+
+    @property
+    def name(self) -> str:
+        """What a manifest calls it."""
+        ...
+
+    def load(self, artifact: Artifact, options: Mapping[str, str], max_batch: int) -> LoadedModel:
+        """Loads; blocks. Leaves nothing on a disk.
+
+        Args:
+            artifact: The files.
+            options: The engine's own (docs/engines.md).
+            max_batch: The manifest's limit; 0 leaves it to the engine.
+
+        Raises:
+            ArtifactRefused: A file is missing, malformed or of a kind that is not loaded.
+            InvalidInput: An option is unknown or out of range.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryArtifact:
+    """Files already in memory: for tests, the profiler and the simulator."""
+
+    files: Mapping[str, bytes]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files))
+
+    def size_bytes(self, name: str) -> int:
+        return len(self._file(name))
+
+    def read(self, name: str) -> memoryview:
+        return memoryview(bytearray(self._file(name)))
+
+    def _file(self, name: str) -> bytes:
+        if name not in self.files:
+            raise missing_file(name, self.names)
+        return self.files[name]
+
+
+def missing_file(name: str, present: tuple[str, ...]) -> ArtifactRefused:
+    """The error for a file that an engine needs and the artifact does not hold."""
+    return ArtifactRefused(
+        f"file {name!r} is missing from the artifact (it holds: {', '.join(present) or 'nothing'}); push it too",
+        reason=Reason.BAD_ARTIFACT,
+        fields={"file": name},
+    )
+
+
+def check_options(engine: str, options: Mapping[str, str], known: frozenset[str]) -> None:
+    """Refuses options that the engine does not know.
+
+    Raises:
+        InvalidInput: Names the first unknown option and the known ones.
+    """
+    for name in sorted(set(options) - known):
+        raise InvalidInput(
+            f"option {name!r} is unknown to the engine {engine!r}; it takes: {', '.join(sorted(known)) or 'none'}",
+            fields={"field": f"options.{name}"},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyLaw:
+    """Service time of a batch: `fixed_ms + row_ms * rows`, the affine law most accelerators follow when not saturated
+    (Shen et al., Nexus, SOSP 2019, section 2)."""
+
+    fixed_ms: float = 2.0
+    row_ms: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fixed_ms) and math.isfinite(self.row_ms) and min(self.fixed_ms, self.row_ms) >= 0):
+            raise InvalidInput(f"fixed_ms and row_ms must be finite and not negative, got {self}")
+
+    def seconds(self, rows: int) -> float:
+        return (self.fixed_ms + self.row_ms * rows) / 1e3
+
+
+class SimulatedEngine:
+    """An engine without a model: waits as long as its law says, answers the mean of each row.
+
+    Deterministic: the answer depends on the input alone, the time on the rows alone. `sleep` decides which clock moves
+    (`VirtualClock.advance` in a simulation, `time.sleep` beside real processes).
+    """
+
+    name = "simulated"
+
+    def __init__(self, sleep: Callable[[float], None], law: LatencyLaw | None = None) -> None:
+        self._sleep = sleep
+        self._law = law or LatencyLaw()
+
+    def load(self, artifact: Artifact, options: Mapping[str, str], max_batch: int) -> LoadedModel:
+        """Options: `width`, the features a row has (default 4)."""
+        check_options(self.name, options, frozenset({"width"}))
+        width = int_option(options, "width", 4, 1, 1 << 20)
+        memory_bytes = sum(artifact.size_bytes(name) for name in artifact.names)
+        return _SimulatedModel(self._sleep, self._law, width, max_batch or 64, memory_bytes)
+
+
+class _SimulatedModel:
+    def __init__(
+        self, sleep: Callable[[float], None], law: LatencyLaw, width: int, max_batch: int, memory_bytes: int
+    ) -> None:
+        self._sleep = sleep
+        self._law = law
+        self.memory_bytes = memory_bytes
+        self.signature = Signature(
+            inputs=(TensorSpec("x", "FP32", (-1, width)),),
+            outputs=(TensorSpec("y", "FP32", (-1,)),),
+            max_batch=max_batch,
+        )
+
+    def run(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        self._sleep(self._law.seconds(rows))
+        return {"y": inputs["x"].mean(axis=1, dtype=np.float32)}
+
+
+def int_option(options: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    """An option that is a whole number from `low` to `high`.
+
+    Raises:
+        InvalidInput: Names the option, what was given and the range.
+    """
+    text = options.get(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise InvalidInput(
+            f"option {name!r} must be a whole number from {low} to {high}, got {text!r}",
+            fields={"field": f"options.{name}", "value": text[:80]},
+        )
+    return value

@@ -1,0 +1,82 @@
+"""Sealed files on this node: read where the blob store lies, or fetched once over the link. Ciphertext only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from partywall.domain.names import check_file_name
+from partywall.errors import DataLoss, Reason, Unavailable
+from partywall.v1 import models_pb2
+
+Fetch = Callable[[str, str, int], AsyncIterator[bytes]]
+"""(artifact id, file name, offset) -> ciphertext from there to the end."""
+
+
+class Artifacts:
+    """Finds, and where needed fetches, the sealed files of artifacts."""
+
+    def __init__(self, cache_dir: Path, blob_dir: Path | None, fetch: Fetch) -> None:
+        self._cache_dir = cache_dir
+        self._blob_dir = blob_dir
+        self._fetch = fetch
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def folder(self, artifact_id: str, files: Sequence[models_pb2.SealedFile]) -> Path:
+        """The folder that holds all files of the artifact at their full sealed size.
+
+        Raises:
+            Unavailable: The link broke while fetching; what has arrived is kept.
+            DataLoss: A file has another size than the router's registry says.
+        """
+        if not files:
+            return self._cache_dir
+        if self._blob_dir is not None:
+            local = self._blob_dir / artifact_id
+            if all((local / f.name).is_file() for f in files):
+                return local
+        async with self._locks.setdefault(artifact_id, asyncio.Lock()):
+            folder = self._cache_dir / artifact_id
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for file in files:
+                await self._complete(artifact_id, folder / check_file_name(file.name), file)
+        return folder
+
+    def forget(self, keep: set[str]) -> None:
+        """Removes cached artifacts that no placement names."""
+        if not self._cache_dir.is_dir():
+            return
+        for folder in self._cache_dir.iterdir():
+            if folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _complete(self, artifact_id: str, path: Path, file: models_pb2.SealedFile) -> None:
+        have = _usable_bytes(path, file.sealed_size)
+        if have < file.sealed_size:
+            try:
+                with open(path, "ab", opener=lambda p, flags: os.open(p, flags, 0o600)) as out:  # noqa: ASYNC230
+                    async for chunk in self._fetch(artifact_id, file.name, have):
+                        out.write(chunk)
+                        have += len(chunk)
+            except OSError as error:
+                raise Unavailable(
+                    f"cannot keep {file.name} in {path.parent}: {error.strerror}; free space and load again",
+                    reason=Reason.STORAGE_FULL,
+                ) from error
+        if have != file.sealed_size:
+            raise DataLoss(
+                f"{file.name} has {have} bytes in the blob store, the registry says {file.sealed_size}",
+                fields={"file": file.name, "artifact": artifact_id},
+            )
+
+
+def _usable_bytes(path: Path, sealed_size: int) -> int:
+    """How much of a file is here; one that is too long is none of ours and is removed."""
+    have = path.stat().st_size if path.exists() else 0
+    if have > sealed_size:
+        path.unlink()
+        return 0
+    return have

@@ -1,0 +1,32 @@
+"""The highest leader epoch this agent has obeyed, kept across restarts: a stale leader finds no hearing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class EpochFile:
+    """One number in one file, replaced whole. Satisfies `node_agent.link.EpochGuard`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = int(path.read_text()) if path.exists() else 0
+
+    @property
+    def seen(self) -> int:
+        return self._seen
+
+    def accept(self, epoch: int) -> bool:
+        """Whether commands of this epoch may be obeyed; a higher one is remembered durably first."""
+        if epoch < self._seen:
+            return False
+        if epoch > self._seen:
+            fresh = self._path.with_name(f".{self._path.name}.new")
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+                out.write(str(epoch))
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(self._path)
+            self._seen = epoch
+        return True

@@ -1,0 +1,132 @@
+"""Who this agent is: its certificate, how it gets one with a join bundle, and its renewal."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from partywall.errors import InvalidInput, NotReady
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import agent_link_pb2_grpc
+from partywall.wire.status import from_rpc_error
+
+ROUTER_NAME = "partywall-router"
+"""The name in every router's certificate, whatever address is dialled."""
+ENROL_TIMEOUT_S = 20.0
+RENEW_AT = 2 / 3
+"""Share of a certificate's life after which it is renewed."""
+_FILES = ("agent.pem", "agent.key", "ca.pem")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AgentIdentity:
+    """Certificate, key and the authority they come from, all PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+    ca_pem: bytes
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self.ca_pem, self.key_pem, self.certificate_pem)
+
+    def renew_due(self, now: datetime) -> bool:
+        """Whether two thirds of the certificate's life are over."""
+        certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return now >= start + (end - start) * RENEW_AT
+
+
+def channel(address: str, identity: AgentIdentity, max_message_bytes: int = -1) -> grpc.aio.Channel:
+    """A mutually authenticated channel to a router's link port."""
+    options = [
+        ("grpc.ssl_target_name_override", ROUTER_NAME),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+    ]
+    return grpc.aio.secure_channel(address, identity.credentials(), options)
+
+
+def load(folder: Path) -> AgentIdentity | None:
+    """The identity kept in `folder`, or None when this node has not joined."""
+    paths = [folder / name for name in _FILES]
+    if not all(path.is_file() for path in paths):
+        return None
+    return AgentIdentity(*(path.read_bytes() for path in paths))
+
+
+def save(folder: Path, identity: AgentIdentity) -> None:
+    """Keeps an identity; each file is replaced whole, the certificate last."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    contents = {"agent.key": identity.key_pem, "ca.pem": identity.ca_pem, "agent.pem": identity.certificate_pem}
+    for name, data in contents.items():
+        fresh = folder / f".{name}.new"
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(folder / name)
+
+
+async def join(bundle: str, node: str) -> AgentIdentity:
+    """Spends a join bundle (`partywall fleet token`) on a certificate for `node`.
+
+    Raises:
+        InvalidInput: The text is not a bundle.
+        PartywallError: The router refused it (spent, expired, another node's), or could not be reached.
+    """
+    try:
+        fields = json.loads(base64.b64decode(bundle.strip(), validate=True))
+        bootstrap = AgentIdentity(
+            fields["certificate_pem"].encode(), fields["key_pem"].encode(), fields["ca_pem"].encode()
+        )
+        address, token = fields["address"], fields["token"]
+    except (binascii.Error, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            "the join bundle cannot be read; paste all of what `partywall fleet token NODE` printed",
+            fields={"field": "join"},
+        ) from error
+    return await _enrol(address, bootstrap, node, token)
+
+
+async def renew(address: str, identity: AgentIdentity, node: str) -> AgentIdentity:
+    """A fresh certificate on the strength of the present one."""
+    return await _enrol(address, identity, node, "")
+
+
+def require(identity: AgentIdentity | None, folder: Path) -> AgentIdentity:
+    """Raises NotReady when the node has not joined."""
+    if identity is None:
+        raise NotReady(
+            f"this node has no certificate in {folder}: give it a join bundle "
+            "(on the router: partywall fleet token NODE; here: partywall agent --join BUNDLE)"
+        )
+    return identity
+
+
+async def _enrol(address: str, identity: AgentIdentity, node: str, token: str) -> AgentIdentity:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    request = link.EnrolRequest(node=node, token=token, csr_pem=csr.public_bytes(serialization.Encoding.PEM))
+    try:
+        async with channel(address, identity) as connection:
+            answer = await agent_link_pb2_grpc.JoinStub(connection).Enrol(request, timeout=ENROL_TIMEOUT_S)
+    except grpc.RpcError as failure:
+        raise from_rpc_error(failure) from failure
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return AgentIdentity(answer.certificate_pem, key_pem, answer.ca_pem)

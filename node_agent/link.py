@@ -1,0 +1,271 @@
+"""The agent's end of the link: dials the router, stays, and comes back when it breaks.
+
+Replicas go on standing while the link is away; only the callers behind it are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from node_agent.queueing import Queued
+from node_agent.runner import Outcome
+from partywall.clock import Clock
+from partywall.domain.fleet import ReplicaStatus
+from partywall.errors import PartywallError, Reason, Unavailable
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import agent_link_pb2_grpc
+from partywall.wire.coalesce import Coalescer
+from partywall.wire.convert import error_to_proto, observed_to_proto
+from partywall.wire.status import from_rpc_error
+
+log = structlog.get_logger(__name__)
+
+MAX_FRAME_BYTES = 4 << 20
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
+WELCOME_TIMEOUT_S = 10.0
+
+Outgoing = link.InferReply | link.Observed | link.AgentEvent | None
+"""None is a heartbeat: loads and nothing else."""
+
+
+class Replicas(Protocol):
+    """What stands on this node; the supervisor satisfies it."""
+
+    def apply(self, placements: Iterable[link.PlacementSpec]) -> None: ...
+    def submit(self, placement_id: str, item: Queued) -> None: ...
+    def cancel(self, placement_id: str, request_id: int) -> None: ...
+    def loads(self) -> list[tuple[str, int, int, float]]: ...
+    def statuses(self) -> list[ReplicaStatus]: ...
+
+
+class EpochGuard(Protocol):
+    """The highest leader epoch obeyed, kept on disk."""
+
+    @property
+    def seen(self) -> int: ...
+
+    def accept(self, epoch: int) -> bool:
+        """Whether commands of this epoch may be obeyed; remembers it if so."""
+        ...
+
+
+@dataclass(slots=True)
+class _Connection:
+    """State of one connection; it goes with the connection."""
+
+    outgoing: Coalescer[Outgoing]
+    placements: dict[int, str] = field(default_factory=dict)
+    handles: dict[str, int] = field(default_factory=dict)
+    calls: dict[int, tuple[int, str]] = field(default_factory=dict)
+    generation: int = 0
+
+
+@dataclass(slots=True)
+class CallContext:
+    """Where the reply of a queued request goes."""
+
+    connection: _Connection
+    call_id: int
+
+
+class RouterLink:
+    """One link to one router. `run` lives until it is cancelled; `hello` is asked anew for each connection."""
+
+    def __init__(
+        self,
+        channel_factory: Callable[[], grpc.aio.Channel],
+        hello: Callable[[], link.Hello],
+        replicas: Replicas,
+        epoch: EpochGuard,
+        clock: Clock,
+    ) -> None:
+        self._channel_factory = channel_factory
+        self._hello = hello
+        self._replicas = replicas
+        self._epoch = epoch
+        self._clock = clock
+        self._request_ids = itertools.count(1)
+        self._current: _Connection | None = None
+        self._stub: agent_link_pb2_grpc.AgentLinkAsyncStub | None = None
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                async with self._channel_factory() as channel:
+                    await self._stay(channel)
+                reason = "the router closed the link"
+            except grpc.RpcError as failure:
+                reason = from_rpc_error(failure).message
+            except (PartywallError, TimeoutError) as failure:
+                reason = str(failure)
+            if self.connected.is_set():
+                backoff_s = FIRST_BACKOFF_S
+            self.connected.clear()
+            self._abandon()
+            log.warning("link to the router is down", reason=reason, retry_in_s=round(backoff_s, 2))
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
+            backoff_s = min(LAST_BACKOFF_S, backoff_s * 2)
+
+    def report(self, status: ReplicaStatus) -> None:
+        """Tells the router of a replica's new state; while the link is away, the next hello's full report does."""
+        if self._current is not None:
+            self._current.outgoing.add(observed_to_proto(status))
+
+    def reply(self, item: Queued, outcome: Outcome) -> None:
+        """Answers one request; nothing happens when its connection is gone."""
+        context = item.context
+        if not isinstance(context, CallContext):
+            raise TypeError(f"not one of this link's requests: {item.context!r}")
+        connection = context.connection
+        if connection.calls.pop(context.call_id, None) is None or connection is not self._current:
+            return
+        connection.outgoing.add(
+            link.InferReply(
+                id=context.call_id,
+                response=outcome.response,
+                error=None if outcome.error is None else error_to_proto(outcome.error),
+                queue_us=outcome.queue_us,
+                service_us=outcome.service_us,
+                batch_requests=outcome.batch_requests,
+                batch_rows=outcome.batch_rows,
+            ),
+            1.0 / max(1, outcome.batch_requests),
+        )
+
+    async def fetch(self, artifact_id: str, file: str, offset: int) -> AsyncIterator[bytes]:
+        """Ciphertext of a file from `offset` on.
+
+        Raises:
+            Unavailable: The link is down or breaks.
+        """
+        stub = self._stub
+        if stub is None:
+            raise Unavailable("the link to the router is down; the file is fetched when it is back")
+        try:
+            request = link.FetchFileRequest(artifact_id=artifact_id, file=file, offset=offset)
+            async for chunk in stub.FetchFile(request):
+                yield chunk.data
+        except grpc.RpcError as failure:
+            raise from_rpc_error(failure) from failure
+
+    async def _stay(self, channel: grpc.aio.Channel) -> None:
+        stub = agent_link_pb2_grpc.AgentLinkStub(channel)
+        call: Any = stub.Connect()
+        async with asyncio.timeout(WELCOME_TIMEOUT_S):
+            await call.write(link.AgentFrame(hello=self._hello()))
+            first = await call.read()
+        if first is grpc.aio.EOF or not first.HasField("welcome"):
+            raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
+        connection = _Connection(
+            Coalescer(
+                lambda items: self._flush(call, connection, items), self._clock, lambda rate: len(connection.calls)
+            )
+        )
+        self._current, self._stub = connection, stub
+        for status in self._replicas.statuses():
+            connection.outgoing.add(observed_to_proto(status))
+        self.connected.set()
+        log.info("linked to the router", epoch=first.welcome.epoch)
+        tasks = (
+            asyncio.create_task(self._read(call, connection)),
+            asyncio.create_task(connection.outgoing.run()),
+            asyncio.create_task(_beat(connection, first.welcome.heartbeat_ms / 1e3)),
+        )
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            call.cancel()
+
+    async def _read(self, call: Any, connection: _Connection) -> None:
+        while (frame := await call.read()) is not grpc.aio.EOF:
+            if frame.HasField("desired"):
+                self._on_desired(connection, frame.desired)
+            if frame.calls:
+                now_s = self._clock.monotonic()
+                for message in frame.calls:
+                    self._on_call(connection, message, now_s)
+            for call_id in frame.cancels:
+                known = connection.calls.pop(call_id, None)
+                if known is not None:
+                    self._replicas.cancel(known[1], known[0])
+
+    def _on_desired(self, connection: _Connection, desired: link.Desired) -> None:
+        if not self._epoch.accept(desired.epoch):
+            log.warning("stale leader refused", epoch=desired.epoch, seen=self._epoch.seen)
+            return
+        connection.generation = desired.generation
+        connection.placements = {spec.handle: spec.placement_id for spec in desired.placements}
+        connection.handles = {spec.placement_id: spec.handle for spec in desired.placements}
+        self._replicas.apply(desired.placements)
+
+    def _on_call(self, connection: _Connection, message: link.InferCall, now_s: float) -> None:
+        deadline_s = now_s + message.timeout_us / 1e6
+        placement_id = connection.placements.get(message.handle, "")
+        item = Queued(
+            id=next(self._request_ids),
+            handle=0,
+            rows=max(1, message.rows),
+            request=message.request,
+            arrived_s=now_s,
+            deadline_s=deadline_s,
+            due_s=deadline_s,
+            context=CallContext(connection, message.id),
+        )
+        connection.calls[message.id] = (item.id, placement_id)
+        self._replicas.submit(placement_id, item)
+
+    async def _flush(self, call: Any, connection: _Connection, items: list[Outgoing]) -> None:
+        frame, size = link.AgentFrame(generation=connection.generation), 0
+        for item in items:
+            if isinstance(item, link.InferReply):
+                if size and size + len(item.response) > MAX_FRAME_BYTES:
+                    await call.write(frame)
+                    frame, size = link.AgentFrame(generation=connection.generation), 0
+                frame.replies.append(item)
+                size += len(item.response)
+            elif isinstance(item, link.Observed):
+                frame.observed.append(item)
+            elif isinstance(item, link.AgentEvent):
+                frame.events.append(item)
+            else:
+                frame.heartbeat = True
+                self._add_loads(frame, connection)
+        await call.write(frame)
+
+    def _add_loads(self, frame: link.AgentFrame, connection: _Connection) -> None:
+        for placement_id, queued, running, backlog_s in self._replicas.loads():
+            handle = connection.handles.get(placement_id)
+            if handle is not None:
+                frame.loads.add(
+                    handle=handle, queued_rows=queued, running_rows=running, backlog_us=int(backlog_s * 1e6)
+                )
+
+    def _abandon(self) -> None:
+        """The connection is gone: nobody waits for what is queued from it."""
+        connection, self._current, self._stub = self._current, None, None
+        if connection is None:
+            return
+        calls, connection.calls = connection.calls, {}
+        for request_id, placement_id in calls.values():
+            self._replicas.cancel(placement_id, request_id)
+
+
+async def _beat(connection: _Connection, period_s: float) -> None:
+    while True:
+        connection.outgoing.add(None)
+        await asyncio.sleep(period_s)

@@ -1,0 +1,197 @@
+"""The agent's queue in front of one worker: pure, driven by a time that is passed in.
+
+Earliest deadline first over the replicas of the worker, dynamic batching inside a replica. The router decides where a
+request runs, this decides when, because only the agent knows what is running.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from node_agent.settings import QueueDiscipline
+from partywall.domain.service_time import ServiceTime
+
+
+@dataclass(slots=True)
+class Queued:
+    """One waiting request. Times are seconds on the agent's monotonic clock.
+
+    `deadline_s` is when the caller stops waiting; `due_s` orders the queue: the earlier of the deadline and the
+    model's objective. Not frozen: it is made once per request on the hot road.
+    """
+
+    id: int
+    handle: int
+    rows: int
+    request: bytes
+    arrived_s: float
+    deadline_s: float
+    due_s: float
+    context: object = None
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one batch of a replica may hold. `max_rows` 1 switches batching off."""
+
+    max_rows: int = 1
+    max_bytes: int = 32 << 20
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The waiting requests of one replica."""
+
+    limits: BatchLimits
+    service: ServiceTime = field(default_factory=ServiceTime)
+    heap: list[tuple[float, int, Queued]] = field(default_factory=list)
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests of one replica to run together; never empty."""
+
+    handle: int
+    items: tuple[Queued, ...]
+    rows: int
+
+
+class WorkQueue:
+    """Requests waiting for one worker.
+
+    `take` answers the next batch and, apart from it, the requests that can no longer be served in time: those are
+    dropped unexecuted (Clockwork, OSDI'20: work that will miss its deadline is not started).
+    """
+
+    def __init__(self, discipline: QueueDiscipline = QueueDiscipline.EDF) -> None:
+        self._discipline = discipline
+        self._lanes: dict[int, _Lane] = {}
+        self._live: dict[int, Queued] = {}
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add_replica(self, handle: int, limits: BatchLimits) -> None:
+        """Opens a lane; an existing one only gets the new limits."""
+        lane = self._lanes.get(handle)
+        if lane is None:
+            self._lanes[handle] = _Lane(limits)
+        else:
+            lane.limits = limits
+
+    def remove_replica(self, handle: int) -> list[Queued]:
+        """Closes a lane and answers what still waited in it."""
+        lane = self._lanes.pop(handle, None)
+        if lane is None:
+            return []
+        waiting = [item for _, _, item in lane.heap if not item.cancelled]
+        for item in waiting:
+            self._live.pop(item.id, None)
+        return waiting
+
+    def has_replica(self, handle: int) -> bool:
+        return handle in self._lanes
+
+    def queued(self, handle: int) -> int:
+        """Rows waiting for a replica."""
+        lane = self._lanes.get(handle)
+        return lane.rows if lane else 0
+
+    def put(self, item: Queued) -> None:
+        """Adds a request; its lane must be open (KeyError)."""
+        lane = self._lanes[item.handle]
+        self._sequence += 1
+        key = item.due_s if self._discipline is QueueDiscipline.EDF else item.arrived_s
+        heapq.heappush(lane.heap, (key, self._sequence, item))
+        lane.rows += item.rows
+        self._live[item.id] = item
+
+    def cancel(self, request_id: int) -> bool:
+        """Forgets a request that still waits; False when it is unknown or already taken."""
+        item = self._live.pop(request_id, None)
+        if item is None:
+            return False
+        item.cancelled = True
+        self._lanes[item.handle].rows -= item.rows
+        return True
+
+    def observe(self, handle: int, rows: int, service_s: float, now_s: float) -> None:
+        """Feeds an executed batch back, for the predictions."""
+        lane = self._lanes.get(handle)
+        if lane is not None:
+            lane.service.observe(rows, service_s, now_s)
+
+    def service_s(self, handle: int, rows: int) -> float:
+        """Expected seconds of a batch; 0.0 while unknown."""
+        lane = self._lanes.get(handle)
+        return lane.service.mean_s(rows) if lane else 0.0
+
+    def backlog_s(self, handle: int) -> float:
+        """Expected seconds of work that waits for a replica, batched as it would run."""
+        lane = self._lanes.get(handle)
+        if lane is None or not lane.rows:
+            return 0.0
+        full, rest = divmod(lane.rows, lane.limits.max_rows)
+        seconds = full * lane.service.mean_s(lane.limits.max_rows)
+        return seconds + (lane.service.mean_s(rest) if rest else 0.0)
+
+    def take(self, now_s: float) -> tuple[Batch | None, list[Queued]]:
+        """The next batch (None: nothing can run) and the requests given up."""
+        doomed: list[Queued] = []
+        best: _Lane | None = None
+        for lane in self._lanes.values():
+            self._prune(lane, now_s, doomed)
+            if lane.heap and (best is None or lane.heap[0][:2] < best.heap[0][:2]):
+                best = lane
+        if best is None:
+            return None, doomed
+        return self._fill(best, now_s, doomed), doomed
+
+    def _prune(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> None:
+        """Drops cancelled heads and heads that cannot be served in time."""
+        heap = lane.heap
+        while heap:
+            item = heap[0][2]
+            if item.cancelled:
+                heapq.heappop(heap)
+            elif self._too_late(lane, item, now_s):
+                heapq.heappop(heap)
+                self._forget(lane, item)
+                doomed.append(item)
+            else:
+                return
+
+    def _too_late(self, lane: _Lane, item: Queued, now_s: float) -> bool:
+        if self._discipline is QueueDiscipline.FIFO:
+            return now_s >= item.deadline_s
+        return now_s + lane.service.mean_s(item.rows) > item.deadline_s
+
+    def _fill(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> Batch:
+        """The largest batch from the head of the lane in which every request still meets its deadline."""
+        items: list[Queued] = []
+        rows, size, tightest_s = 0, 0, float("inf")
+        limits = lane.limits
+        while lane.heap:
+            item = lane.heap[0][2]
+            if items:
+                grown = rows + item.rows
+                if grown > limits.max_rows or size + len(item.request) > limits.max_bytes:
+                    break
+                if now_s + lane.service.mean_s(grown) > min(tightest_s, item.deadline_s):
+                    break
+            heapq.heappop(lane.heap)
+            self._forget(lane, item)
+            items.append(item)
+            rows += item.rows
+            size += len(item.request)
+            tightest_s = min(tightest_s, item.deadline_s)
+            self._prune(lane, now_s, doomed)
+        return Batch(items[0].handle, tuple(items), rows)
+
+    def _forget(self, lane: _Lane, item: Queued) -> None:
+        self._live.pop(item.id, None)
+        lane.rows -= item.rows

@@ -1,0 +1,161 @@
+"""One worker's road on the agent: queue, batches, replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node_agent.queueing import Batch, BatchLimits, Queued, WorkQueue
+from node_agent.settings import QueueDiscipline
+from node_agent.workers import Batch as WorkerBatch
+from node_agent.workers import BatchDone, WorkerHandle, WorkItem
+from partywall.clock import Clock
+from partywall.errors import DeadlineExceeded, InternalError, PartywallError, Reason, Unavailable
+
+OVERLAP_BELOW_S = 0.002
+"""A worker gets its next batch ahead only when batches are this short: ahead means out of the queue's reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request. Exactly one of `response` and `error` counts; times in microseconds."""
+
+    response: bytes = b""
+    error: PartywallError | None = None
+    queue_us: int = 0
+    service_us: int = 0
+    batch_requests: int = 0
+    batch_rows: int = 0
+
+
+Reply = Callable[[Queued, Outcome], None]
+
+
+class Runner:
+    """Feeds one live worker from one queue. A new worker process gets a new runner."""
+
+    def __init__(self, worker: WorkerHandle, discipline: QueueDiscipline, clock: Clock, reply: Reply) -> None:
+        self._worker = worker
+        self._queue = WorkQueue(discipline)
+        self._clock = clock
+        self._reply = reply
+        self._running: dict[asyncio.Future[BatchDone], tuple[Batch, float]] = {}
+        self._closed = False
+        self._woken = False
+
+    def open(self, handle: int, limits: BatchLimits) -> None:
+        """Takes requests for a replica from now on."""
+        self._queue.add_replica(handle, limits)
+
+    def close_replica(self, handle: int) -> None:
+        """Refuses what still waits for a replica and takes no more."""
+        for item in self._queue.remove_replica(handle):
+            self._reply(item, Outcome(error=_draining()))
+
+    def submit(self, item: Queued) -> None:
+        """Queues a request; refuses it when its replica is not open here."""
+        if self._closed or not self._queue.has_replica(item.handle):
+            self._reply(item, Outcome(error=_draining()))
+            return
+        self._queue.put(item)
+        if not self._woken:
+            # What arrives in one frame of the link is one batch: the pump waits for the rest of the frame.
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def cancel(self, request_id: int) -> None:
+        """Drops a request that still waits; one that runs is not interrupted."""
+        self._queue.cancel(request_id)
+
+    def idle(self, handle: int) -> bool:
+        """Whether nothing waits or runs for a replica."""
+        return not self._queue.queued(handle) and all(b.handle != handle for b, _ in self._running.values())
+
+    def load(self, handle: int) -> tuple[int, int, float]:
+        """(rows waiting, rows running, predicted seconds until a new request would start)."""
+        running = sum(b.rows for b, _ in self._running.values() if b.handle == handle)
+        return self._queue.queued(handle), running, self._queue.backlog_s(handle)
+
+    def fail(self, error: PartywallError) -> None:
+        """The worker is gone: everything that waits is refused; running batches fail by their futures."""
+        self._closed = True
+        while True:
+            batch, doomed = self._queue.take(float("-inf"))
+            for item in (*doomed, *(batch.items if batch else ())):
+                self._reply(item, Outcome(error=error))
+            if batch is None:
+                return
+
+    def _wake(self) -> None:
+        self._woken = False
+        self._pump()
+
+    def _pump(self) -> None:
+        """Starts batches as long as the worker may have one more."""
+        while self._may_start():
+            now_s = self._clock.monotonic()
+            batch, doomed = self._queue.take(now_s)
+            for item in doomed:
+                self._reply(item, Outcome(error=_doomed(), queue_us=_us(now_s - item.arrived_s)))
+            if batch is None:
+                return
+            work = [WorkItem(i.id, i.request, int(i.deadline_s * 1e6)) for i in batch.items]
+            future = self._worker.submit(WorkerBatch(batch.handle, work))
+            self._running[future] = (batch, now_s)
+            future.add_done_callback(self._done)
+
+    def _may_start(self) -> bool:
+        if self._closed or not len(self._queue):
+            return False
+        running = self._running
+        if not running:
+            return True
+        if len(running) > 1:
+            return False
+        batch, _ = next(iter(running.values()))
+        expected_s = self._queue.service_s(batch.handle, batch.rows)
+        return 0.0 < expected_s < OVERLAP_BELOW_S
+
+    def _done(self, future: asyncio.Future[BatchDone]) -> None:
+        batch, started_s = self._running.pop(future)
+        failure = None if future.cancelled() else future.exception()
+        if future.cancelled() or failure is not None:
+            error = failure if isinstance(failure, PartywallError) else InternalError(f"the batch failed: {failure!r}")
+            for item in batch.items:
+                self._reply(item, Outcome(error=error, queue_us=_us(started_s - item.arrived_s)))
+        else:
+            self._answer(batch, started_s, future.result())
+        self._pump()
+
+    def _answer(self, batch: Batch, started_s: float, done: BatchDone) -> None:
+        service_us = max(1, done.service_us)
+        executed = sum(1 for r in done.results if r.error is None)
+        if executed:
+            self._queue.observe(batch.handle, batch.rows, service_us / 1e6, self._clock.monotonic())
+        for item, result in zip(batch.items, done.results, strict=True):
+            self._reply(
+                item,
+                Outcome(
+                    result.response,
+                    result.error,
+                    queue_us=_us(started_s - item.arrived_s),
+                    service_us=service_us if result.error is None else 0,
+                    batch_requests=len(batch.items),
+                    batch_rows=batch.rows,
+                ),
+            )
+
+
+def _us(seconds: float) -> int:
+    return max(0, int(seconds * 1e6))
+
+
+def _doomed() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline could no longer be met; nothing was executed")
+
+
+def _draining() -> Unavailable:
+    return Unavailable(
+        "the replica is being stopped; send the request again", reason=Reason.DRAINING, retry_after_s=0.1
+    )

@@ -1,0 +1,163 @@
+"""The agent at work: the link, the supervisor and the certificate's renewal, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from isolation.devices.inventory import inventory
+from isolation.devices.nvml import open_nvml
+from isolation.sandbox import SandboxPolicy
+from node_agent import identity as identities
+from node_agent.artifacts import Artifacts
+from node_agent.epoch import EpochFile
+from node_agent.link import RouterLink
+from node_agent.settings import AgentSettings
+from node_agent.supervisor import Supervisor
+from node_agent.walls import attest
+from node_agent.workers import WorkerHandle
+from node_agent.zygote.client import ZygoteClient
+from partywall import __version__
+from partywall.clock import SystemClock
+from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
+from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
+from partywall.v1 import agent_link_pb2 as link
+from partywall.wire.convert import device_to_proto
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
+    """Serves until SIGTERM or SIGINT; answers the exit code."""
+    clock = SystemClock()
+    folder = settings.data_dir
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    identity = identities.load(folder)
+    if settings.join_bundle and identity is None:
+        identity = await identities.join(settings.join_bundle, settings.node)
+        identities.save(folder, identity)
+    holder = [identities.require(identity, folder)]
+    devices = inventory(open_nvml(), settings.cores)
+    incarnation = secrets.token_hex(8)
+    epoch = EpochFile(folder / "epoch")
+    router: RouterLink
+
+    async def spawn(worker_id: str, partition: Partition) -> WorkerHandle:
+        kind = _kind(devices, partition)
+        policy = SandboxPolicy(read_paths=_sealed_roots(settings), required=settings.sandbox_required)
+        worker = await zygote.spawn(
+            worker_id,
+            partition,
+            device_kind=kind,
+            modules=settings.modules,
+            sandbox=policy,
+            environment={"CUDA_VISIBLE_DEVICES": partition.device_id} if kind is DeviceKind.GPU else None,
+        )
+        return await _behind_its_wall(devices, partition, worker)
+
+    def report(status: ReplicaStatus) -> None:
+        router.report(status)
+
+    artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: router.fetch(a, f, o))
+    supervisor = Supervisor(
+        spawn,
+        artifacts,
+        settings.queue,
+        clock,
+        lambda item, outcome: router.reply(item, outcome),
+        report,
+        drain_s=settings.drain_s,
+    )
+    router = RouterLink(
+        lambda: identities.channel(settings.router, holder[0]),
+        lambda: link.Hello(
+            node=settings.node,
+            incarnation=incarnation,
+            version=__version__,
+            devices=[device_to_proto(d) for d in devices],
+            epoch_seen=epoch.seen,
+        ),
+        supervisor,
+        epoch,
+        clock,
+    )
+    log.info("agent starting", node=settings.node, devices=[d.name for d in devices])
+    tasks = [
+        asyncio.create_task(router.run()),
+        asyncio.create_task(_renew(settings, folder, holder)),
+        asyncio.create_task(zygote.start()),
+    ]
+    stopping = _on_signal()
+    try:
+        await stopping.wait()
+        log.info("agent stopping")
+    finally:
+        await supervisor.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await zygote.close()
+    return 0
+
+
+async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.AgentIdentity]) -> None:
+    """Renews the certificate in time; the next connection uses it."""
+    clock = SystemClock()
+    while True:
+        await asyncio.sleep(60.0)
+        current = holder[0]
+        if not current.renew_due(clock.now()):
+            continue
+        try:
+            holder[0] = fresh = await identities.renew(settings.router, current, settings.node)
+            identities.save(folder, fresh)
+            log.info("certificate renewed")
+        except PartywallError as error:
+            log.warning("certificate not renewed; trying again", reason=error.message)
+
+
+async def _behind_its_wall(devices: tuple[Device, ...], partition: Partition, worker: WorkerHandle) -> WorkerHandle:
+    """The worker with its wall attested.
+
+    Raises:
+        Unavailable: The wall does not stand; the worker is ended and gets no traffic.
+    """
+    device = next((d for d in devices if d.id == partition.device_id), None)
+    if device is None:
+        await worker.stop(1.0)
+        raise Unsupported(f"device {partition.device_id} is not on this node")
+    attestation = attest(device, partition, worker.pid, worker.attested)
+    if not attestation.ok:
+        await worker.stop(1.0)
+        raise Unavailable(
+            f"the wall of partition {partition.id} does not stand: {'; '.join(attestation.reasons)}",
+            reason=Reason.WRONG_STATE,
+        )
+    missing = sorted(k.removeprefix("sandbox.") for k, v in worker.attested.items() if v.startswith("no: "))
+    sandbox = "sandbox complete" if not missing else f"sandbox without {', '.join(missing)}"
+    worker.attested = {**worker.attested, "wall": f"{attestation.wall}; {sandbox}"}
+    return worker
+
+
+def _kind(devices: tuple[Device, ...], partition: Partition) -> DeviceKind:
+    return next((d.kind for d in devices if d.id == partition.device_id), DeviceKind.CPU)
+
+
+def _sealed_roots(settings: AgentSettings) -> tuple[Path, ...]:
+    cache = settings.data_dir / "cache"
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return (cache,) if settings.blob_dir is None else (cache, settings.blob_dir)
+
+
+def _on_signal() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    setter: Callable[[], None] = stopping.set
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, setter)
+    return stopping

@@ -1,0 +1,33 @@
+"""The engines by the name a manifest gives. Frameworks are imported only when an engine needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isolation.engine import Engine
+from node_agent.worker.identity import IdentityEngine
+from partywall.domain.fleet import DeviceKind
+from partywall.errors import InvalidInput
+
+NAMES = ("identity", "module", "transformers")
+
+
+def create(name: str, modules: Sequence[str], device_kind: DeviceKind) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        InvalidInput: No such engine; names the known ones.
+    """
+    if name == "identity":
+        return IdentityEngine()
+    if name == "module":
+        from node_agent.worker.modules import ModuleEngine
+
+        return ModuleEngine(modules, device_kind)
+    if name == "transformers":
+        from node_agent.worker.transformers import TransformersEngine
+
+        return TransformersEngine(device_kind)
+    raise InvalidInput(
+        f"engine {name!r} is unknown; use one of {', '.join(NAMES)}", fields={"field": "engine", "value": name[:80]}
+    )

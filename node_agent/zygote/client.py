@@ -1,0 +1,318 @@
+"""The agent's side of the zygote: start it, ask for workers, start it again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isolation.sandbox import SandboxPolicy, scrub_environment
+from node_agent.arena import DEFAULT_BYTES
+from node_agent.channel import Channel
+from node_agent.workers import WorkerExit, WorkerHandle
+from node_agent.zygote import preload
+from partywall.domain.fleet import DeviceKind, Partition
+from partywall.errors import PartywallError, Reason, Unavailable
+from partywall.v1 import fleet_pb2, worker_pb2
+from partywall.wire import convert
+
+_PACKET_BYTES = 256 << 10
+_STDERR = 2
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteOptions:
+    """How the zygote is started."""
+
+    preload: tuple[str, ...] = preload.FRAMEWORKS
+    """Modules imported before the first fork, beside those that every worker needs."""
+    environment: Mapping[str, str] | None = None
+    """What its environment is made of; None: this process's. Scrubbed either way."""
+    ready_timeout_s: float = 180.0
+    """With a cold disk the imports take half a minute."""
+    spawn_timeout_s: float = 30.0
+    arena_bytes: int = DEFAULT_BYTES
+
+
+@dataclass(slots=True)
+class _Process:
+    popen: subprocess.Popen[bytes]
+    control: socket.socket
+    ready: asyncio.Future[worker_pb2.ZygoteReady] | None = None
+
+    def end(self, grace_s: float = 0.0) -> None:
+        """Closes the socket, waits for the process at most `grace_s`, then kills it."""
+        self.control.close()
+        try:
+            self.popen.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+
+
+class ZygoteClient:
+    """Owns one zygote process and every worker forked from it. Belongs to one event loop.
+
+    `launch` may come before the loop runs and must come before gRPC is touched; `start` waits until the imports are
+    done.
+    A zygote that dies takes its workers along; it is started again with back-off, and `spawn` waits for it.
+    """
+
+    def __init__(self, options: ZygoteOptions | None = None) -> None:
+        self._options = options or ZygoteOptions()
+        self._process: _Process | None = None
+        self._workers: dict[str, WorkerHandle] = {}
+        self._forked: dict[str, asyncio.Future[worker_pb2.WorkerForked]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._died = asyncio.Event()
+        self._closing = False
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int:
+        """Process id of the zygote, 0 while there is none."""
+        return self._process.popen.pid if self._process is not None else 0
+
+    @property
+    def workers(self) -> Mapping[str, WorkerHandle]:
+        """The live ones, by id."""
+        return self._workers
+
+    def launch(self) -> None:
+        """Starts the process without waiting for it. Call from the thread that lives as long as the agent: the kernel
+        ends the zygote when the thread that started it ends."""
+        if self._process is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        command = [sys.executable, "-m", "node_agent.zygote", "--control", str(theirs.fileno())]
+        command += ["--parent", str(os.getpid()), "--preload", *self._options.preload]
+        source = os.environ if self._options.environment is None else self._options.environment
+        with theirs:
+            popen = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # What a library prints belongs to the log; the agent's own output is for its operator.
+                stdout=_STDERR,
+                env={**scrub_environment(source), **preload.THREAD_LIMITS},
+                start_new_session=True,
+            )
+        self._process = _Process(popen, ours)
+
+    async def start(self) -> float:
+        """Launches where that has not happened, and waits until it can fork. Returns the seconds its imports took.
+
+        Raises:
+            Unavailable: It ended or was not ready in time; the agent's log has what it printed.
+        """
+        loop = asyncio.get_running_loop()
+        self.launch()
+        process = self._current()
+        if process.ready is None:
+            process.ready = loop.create_future()
+            loop.add_reader(process.control.fileno(), self._readable, process)
+        if self._keeper is None:
+            self._keeper = loop.create_task(self._keep())
+        try:
+            ready = await asyncio.wait_for(asyncio.shield(process.ready), self._options.ready_timeout_s)
+        except TimeoutError as failure:
+            raise Unavailable(
+                f"the zygote was not ready in {self._options.ready_timeout_s:.0f} s; the agent's log says more",
+                reason=Reason.WORKER_DIED,
+            ) from failure
+        return ready.import_seconds
+
+    async def spawn(
+        self,
+        worker_id: str,
+        partition: Partition,
+        *,
+        device_kind: DeviceKind = DeviceKind.CPU,
+        modules: Sequence[str] = (),
+        sandbox: SandboxPolicy | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> WorkerHandle:
+        """Forks one worker into a partition; returns when its walls stand and it is attested.
+
+        Args:
+            worker_id: Unique among the live workers.
+            partition: Its share of the device.
+            device_kind: What device that is; a CPU worker sees no GPU.
+            modules: Python files or module names with architectures.
+            sandbox: What it may read and write beside the interpreter: the folders of its sealed files.
+            environment: CUDA_* variables, set after the fork and before CUDA is touched.
+
+        Raises:
+            Unsupported: The partition or a required sandbox layer is not to be had here.
+            Unavailable: The worker or the zygote ended before it was ready; another try may succeed.
+        """
+        await self.start()
+        policy = sandbox or SandboxPolicy()
+        request = worker_pb2.SpawnWorker(
+            worker_id=worker_id,
+            partition=convert.partition_to_proto(partition),
+            device_kind=fleet_pb2.DeviceKind.Value(f"DEVICE_KIND_{device_kind.name}"),
+            modules=[_absolute(name) for name in modules],
+            sandbox=worker_pb2.SandboxPolicy(
+                read_paths=[str(p.absolute()) for p in policy.read_paths],
+                write_paths=[str(p.absolute()) for p in policy.write_paths],
+                required=policy.required,
+            ),
+            environment=dict(environment or {}),
+        )
+        try:
+            async with asyncio.timeout(self._options.spawn_timeout_s):
+                return await self._spawn(request)
+        except TimeoutError as failure:
+            raise Unavailable(
+                f"worker {worker_id} was not ready in {self._options.spawn_timeout_s:.0f} s; try again",
+                reason=Reason.WORKER_DIED,
+            ) from failure
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Stops every worker, then the zygote. Safe to call twice."""
+        self._closing = True
+        await asyncio.gather(*(worker.stop(grace_s) for worker in list(self._workers.values())))
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            self._unwatch(process)
+            _try_send(process.control, worker_pb2.ToZygote(stop=True))
+            await asyncio.to_thread(process.end, grace_s)
+
+    async def _spawn(self, request: worker_pb2.SpawnWorker) -> WorkerHandle:
+        loop = asyncio.get_running_loop()
+        if request.worker_id in self._workers:
+            raise ValueError(f"worker {request.worker_id} is alive")
+        channel, ends = Channel.create(self._options.arena_bytes)
+        worker = WorkerHandle(request.worker_id, channel, _kill, loop)
+        self._workers[request.worker_id] = worker
+        forked = self._forked[request.worker_id] = loop.create_future()
+        worker.closed.add_done_callback(self._forget)
+        try:
+            with ends.socket:
+                self._send_spawn(request, ends.descriptors())
+            answer = await forked
+            if answer.HasField("error"):
+                raise convert.error_from_proto(answer.error)
+            await asyncio.shield(worker.ready)
+        except (PartywallError, asyncio.CancelledError) as failure:
+            if worker.pid and worker.alive:
+                _kill(worker.pid, signal.SIGKILL)
+            worker.on_exit(None, f"never became ready: {failure}")
+            self._workers.pop(request.worker_id, None)
+            raise
+        finally:
+            self._forked.pop(request.worker_id, None)
+        return worker
+
+    def _send_spawn(self, request: worker_pb2.SpawnWorker, descriptors: list[int]) -> None:
+        data = worker_pb2.ToZygote(spawn=request).SerializeToString()
+        try:
+            socket.send_fds(self._current().control, [data], descriptors)
+        except OSError as failure:
+            raise Unavailable(f"the zygote does not take requests: {failure}", reason=Reason.WORKER_DIED) from failure
+
+    def _readable(self, process: _Process) -> None:
+        try:
+            data = process.control.recv(_PACKET_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_death(process)
+            return
+        message = worker_pb2.FromZygote.FromString(data)
+        kind = message.WhichOneof("kind")
+        if kind == "ready" and process.ready is not None and not process.ready.done():
+            process.ready.set_result(message.ready)
+        elif kind == "forked":
+            self._on_forked(message.forked)
+        elif kind == "exited":
+            worker = self._workers.get(message.exited.worker_id)
+            # An earlier worker of the same name may be the one that ended.
+            if worker is not None and worker.pid == message.exited.pid:
+                worker.on_exit(message.exited.code)
+
+    def _on_forked(self, forked: worker_pb2.WorkerForked) -> None:
+        future = self._forked.get(forked.worker_id)
+        if future is not None and not future.done():
+            # At once: its exit may be the very next message.
+            self._workers[forked.worker_id].pid = forked.pid
+            future.set_result(forked)
+
+    def _on_death(self, process: _Process) -> None:
+        self._unwatch(process)
+        process.end(1.0)
+        why = f"the zygote ended with status {process.popen.returncode}"
+        if process.ready is not None and not process.ready.done():
+            process.ready.set_exception(Unavailable(why, reason=Reason.WORKER_DIED))
+            process.ready.exception()
+        for future in self._forked.values():
+            if not future.done():
+                future.set_exception(Unavailable(why, reason=Reason.WORKER_DIED))
+        for worker in list(self._workers.values()):
+            worker.on_exit(None, f"{why} and took the worker along")
+        if self._process is process:
+            self._process = None
+        self._died.set()
+
+    async def _keep(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._closing:
+            await self._died.wait()
+            self._died.clear()
+            await asyncio.sleep(backoff_s)
+            self.restarts += 1
+            try:
+                await self.start()
+                backoff_s = _FIRST_BACKOFF_S
+            except (Unavailable, OSError) as failure:
+                backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+                if isinstance(failure, OSError):
+                    # Not even started: nothing else will say that it is dead.
+                    self._died.set()
+
+    def _current(self) -> _Process:
+        if self._process is None:
+            raise Unavailable("the zygote is being restarted; try again in a second", reason=Reason.WORKER_DIED)
+        return self._process
+
+    def _unwatch(self, process: _Process) -> None:
+        if process.ready is not None and process.control.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(process.control.fileno())
+
+    def _forget(self, closed: asyncio.Future[WorkerExit]) -> None:
+        worker = self._workers.get(closed.result().worker_id)
+        if worker is not None and worker.closed is closed:
+            del self._workers[worker.worker_id]
+
+
+def _absolute(module: str) -> str:
+    return str(Path(module).absolute()) if module.endswith(".py") else module
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _try_send(control: socket.socket, message: worker_pb2.ToZygote) -> None:
+    try:
+        control.send(message.SerializeToString())
+    except OSError:
+        # It is gone already, which is what was asked for.
+        return

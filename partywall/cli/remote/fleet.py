@@ -1,0 +1,111 @@
+"""`partywall fleet` and `partywall explain`: what stands where, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from partywall.cli.options import command
+from partywall.cli.output import Printer
+from partywall.cli.remote.models import Name, Tenant
+from partywall.cli.remote.rows import decision_row, fleet_record, model_row, time_text
+from partywall.cli.session import Session
+from partywall.cli.values import human_bytes, parse_duration
+from partywall.client.flow import FLEET, MODELS
+from partywall.client.views import model_info
+from partywall.domain.names import check_model_name, check_name
+from partywall.v1 import fleet_pb2, models_pb2
+
+fleet = typer.Typer(no_args_is_help=True, help="Nodes, devices, partitions and replicas.")
+
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")]
+DEFAULT_TOKEN_LIFETIME_S = 900.0
+
+
+@fleet.command("show")
+@command
+def show(session: Session) -> None:
+    """The whole fleet."""
+    answer = session.operator().call(FLEET["GetFleet"], fleet_pb2.GetFleetRequest(), idempotent=True)
+    record = fleet_record(answer)
+    if session.printer.json:
+        session.printer.record(record)
+        return
+    _print_nodes(session.printer, record)
+    rows = [{**replica, **_place(replica)} for replica in record["replicas"]]
+    columns = {"replica": "REPLICA", "state": "STATE", "place": "PLACE", "wall": "WALL", "load": "LOAD"}
+    session.printer.rows(rows, {**columns, "reason": "REASON"}, empty="no replicas")
+
+
+@fleet.command("token")
+@command
+def token(
+    session: Session,
+    node: NodeName,
+    lifetime: Annotated[
+        float, typer.Option("--lifetime", parser=parse_duration, metavar="15m", help="Until it expires.")
+    ] = DEFAULT_TOKEN_LIFETIME_S,
+) -> None:
+    """Make a one-time token with which an agent joins under this name."""
+    request = fleet_pb2.CreateJoinTokenRequest(node=check_name(node, "node"), lifetime_s=round(lifetime))
+    answer = session.operator().call(FLEET["CreateJoinToken"], request)
+    session.printer.record({"node": node, "bundle": answer.bundle, "expires_at": time_text(answer.expires_at)})
+    session.printer.note(f"on the node: PARTYWALL_AGENT_JOIN=BUNDLE partywall agent --node {node} --router HOST:PORT")
+
+
+@fleet.command("forget")
+@command
+def forget(session: Session, node: NodeName) -> None:
+    """Remove a node that will not come back."""
+    request = fleet_pb2.ForgetNodeRequest(node=check_name(node, "node"))
+    session.operator().call(FLEET["ForgetNode"], request)
+    session.printer.record({"node": node, "forgotten": True})
+
+
+@command
+def explain(session: Session, name: Name, tenant: Tenant = None) -> None:
+    """Why a model stands where it stands."""
+    request = models_pb2.ExplainModelRequest(name=check_model_name(name))
+    answer = session.models_of(tenant).call(MODELS["ExplainModel"], request, idempotent=True)
+    model = model_row(model_info(answer.model))
+    decisions = [decision_row(decision) for decision in answer.decisions]
+    if session.printer.json:
+        session.printer.record({"model": model, "decisions": decisions})
+        return
+    session.printer.record({key: value for key, value in model.items() if key != "versions"})
+    if not decisions:
+        session.printer.note("no decisions recorded yet")
+    for decision in decisions:
+        session.printer.text(f"\n{decision['at']}  {decision['kind']}  {decision['summary']}")
+        for key, value in decision["inputs"].items():
+            session.printer.text(f"    {key} = {value}")
+        columns = {"chosen": "CHOSEN", "choice": "CHOICE", "predicted_finish_ms": "FINISH MS", "reason": "REASON"}
+        session.printer.rows(decision["alternatives"], columns, empty="    no alternatives")
+
+
+def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:
+    rows = [
+        {
+            "name": node["name"],
+            "state": node["state"],
+            "device": f"{device['id']} {device['name']}" if device else "",
+            "units": device["compute_units"] if device else "",
+            "memory": human_bytes(device["memory_bytes"]) if device else "",
+        }
+        for node in record["nodes"]
+        for device in node["devices"] or [None]
+    ]
+    columns = {"name": "NODE", "state": "STATE", "device": "DEVICE", "units": "UNITS", "memory": "MEMORY"}
+    printer.rows(rows, columns, empty="no nodes yet: partywall fleet token NODE")
+
+
+def _place(replica: dict[str, Any]) -> dict[str, str]:
+    """The columns that people read, out of several fields each."""
+    partition = replica["partition"]
+    cores = f" {','.join(map(str, partition['cores']))}" if partition["cores"] else ""
+    return {
+        "replica": f"{replica['tenant']}/{replica['model']}:{replica['version']}",
+        "place": f"{replica['node']} {partition['device']} {partition['kind']}{cores}",
+        "load": f"{replica['queued']} queued, {replica['in_flight']} running",
+    }

@@ -1,0 +1,285 @@
+"""Pushing a version: seal on this machine, upload ciphertext, commit. A flow, as everything the client does.
+
+An upload that breaks off goes on where the server has it, as long as this process lives: the same sealer seals on,
+under the same salt (see `partywall.sealed.seal`). A push that fails leaves nothing visible on the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import FileIO
+from typing import Any
+
+from partywall.client.artifact import LocalArtifact, LocalFile, unreadable
+from partywall.client.flow import MODELS, Caller, Flow, Sleep, Upload
+from partywall.client.views import ModelInfo, model_info
+from partywall.domain.models import Manifest, SealedFile, VersionState
+from partywall.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    NotFound,
+    NotReady,
+    PartywallError,
+    Reason,
+    Unavailable,
+)
+from partywall.sealed import Context, DataKey, Sealer
+from partywall.v1 import models_pb2
+from partywall.wire.convert import manifest_to_proto, sealed_file_to_proto
+
+CHUNK_BYTES = 1 << 20
+_MAX_RESUMES = 5
+_SLOWEST_UPLOAD_BYTES_PER_S = 256 << 10
+_UPLOAD_FLOOR_S = 60.0
+_FIRST_POLL_S = 0.1
+_MAX_POLL_S = 1.0
+_NOT_RESUMABLE = frozenset({Reason.STORAGE_FULL})
+
+
+@dataclass(frozen=True, slots=True)
+class PushProgress:
+    """One step of an upload, in sealed bytes."""
+
+    file: str
+    sent_bytes: int
+    total_bytes: int
+
+
+OnProgress = Callable[[PushProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """What to push. `promote`: make it live as soon as it is ready."""
+
+    model: str
+    artifact: LocalArtifact
+    manifest: Manifest
+    promote: bool = False
+    on_progress: OnProgress | None = None
+
+
+class FileUpload:
+    """One file on its way. Attempts follow each other; an older one stops as soon as a newer begins."""
+
+    def __init__(
+        self, file: LocalFile, sealer: Sealer, source: FileIO, upload_id: str, on_progress: OnProgress | None
+    ) -> None:
+        self._file = file
+        self._sealer = sealer
+        self._source = source
+        self._upload_id = upload_id
+        self._on_progress = on_progress
+        # gRPC drains a broken attempt's iterator in a thread of its own: only the newest attempt may touch the sealer.
+        self._lock = threading.Lock()
+        self._newest = 0
+
+    @property
+    def sealed_size(self) -> int:
+        return self._sealer.sealed_size
+
+    def attempt(self, offset: int) -> Attempt:
+        """The messages from `offset` on."""
+        with self._lock:
+            self._newest += 1
+            return Attempt(self, self._newest, offset)
+
+    def sealed_file(self) -> SealedFile:
+        return self._sealer.sealed_file()
+
+    def messages(self, number: int, offset: int) -> Iterator[models_pb2.UploadChunk]:
+        first = models_pb2.UploadChunk(upload_id=self._upload_id, file=self._file.name, offset=offset)
+        yield first
+        sent = offset
+        sealed = self._sealer.stream(self._source, offset)
+        while True:
+            with self._lock:
+                if number != self._newest:
+                    return
+                view = next(sealed, None)
+                pieces = [] if view is None else _pieces(view)
+            if view is None:
+                return
+            for piece in pieces:
+                yield models_pb2.UploadChunk(data=piece)
+                sent += len(piece)
+                self._report(sent)
+
+    def _report(self, sent: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(PushProgress(self._file.name, sent, self.sealed_size))
+
+
+class Attempt:
+    """The messages of one attempt; `failure` is what went wrong on this side, if anything did."""
+
+    def __init__(self, upload: FileUpload, number: int, offset: int) -> None:
+        self._upload = upload
+        self._number = number
+        self._offset = offset
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[models_pb2.UploadChunk]:
+        # Raised here it would only reach gRPC's own thread: the transport raises it when the call has ended.
+        try:
+            yield from self._upload.messages(self._number, self._offset)
+        except Exception as failure:
+            self.failure = failure
+
+
+def push_version(caller: Caller, request: PushRequest) -> Flow[tuple[ModelInfo, int]]:
+    """Pushes and commits; returns the model and the number of the new version.
+
+    Raises:
+        PartywallError: Whatever ended it; the upload was given up on the server too.
+    """
+    begun = yield from caller.call(MODELS["BeginVersion"], _begin_request(request))
+    with DataKey(begun.data_key) as key:
+        begun.ClearField("data_key")
+        try:
+            files = yield from _push_files(caller, request, begun, key)
+        except (PartywallError, KeyboardInterrupt, asyncio.CancelledError):
+            yield from _abort(caller, begun.upload_id)
+            raise
+    model = yield from _commit(caller, request, begun, files)
+    return model, begun.version
+
+
+def wait_ready(caller: Caller, model: str, version: int, timeout_s: float) -> Flow[ModelInfo]:
+    """Polls until a version is ready.
+
+    Raises:
+        NotReady: It failed; the message has the server's reason.
+        DeadlineExceeded: It was not ready in time; the message has the last state.
+    """
+    deadline = caller.clock.monotonic() + timeout_s
+    pause_s = _FIRST_POLL_S
+    while True:
+        info = yield from get_model(caller, model)
+        found = info.version(version)
+        if found is None:
+            raise NotFound(f"version {version} of model {model!r} is gone; it was deleted meanwhile")
+        if found.state is VersionState.READY:
+            return info
+        if found.state is VersionState.FAILED:
+            raise NotReady(
+                f"version {version} of model {model!r} failed to load: {found.reason or 'no reason given'}",
+                reason=Reason.WRONG_STATE,
+                fields={"model": model, "version": str(version)},
+            )
+        if caller.clock.monotonic() + pause_s > deadline:
+            why = f" ({found.reason})" if found.reason else ""
+            raise DeadlineExceeded(
+                f"version {version} of model {model!r} is still {found.state.value}{why} after {timeout_s:g} s; "
+                f"it goes on loading: look with `partywall explain {model}`",
+                fields={"model": model, "version": str(version), "state": found.state.value},
+            )
+        yield Sleep(pause_s)
+        pause_s = min(_MAX_POLL_S, pause_s * 1.5)
+
+
+def get_model(caller: Caller, model: str) -> Flow[ModelInfo]:
+    """One model with its versions."""
+    answer = yield from caller.call(MODELS["GetModel"], models_pb2.GetModelRequest(name=model), idempotent=True)
+    return model_info(answer)
+
+
+def _begin_request(request: PushRequest) -> models_pb2.BeginVersionRequest:
+    return models_pb2.BeginVersionRequest(
+        model=request.model,
+        manifest=manifest_to_proto(request.manifest),
+        files=[models_pb2.FileDeclaration(name=f.name, plain_size=f.size) for f in request.artifact.files],
+    )
+
+
+def _push_files(caller: Caller, request: PushRequest, begun: Any, key: DataKey) -> Flow[list[SealedFile]]:
+    done: list[SealedFile] = []
+    for file in request.artifact.files:
+        sealed = yield from _push_file(caller, request, begun, file, key)
+        done.append(sealed)
+    return done
+
+
+def _push_file(caller: Caller, request: PushRequest, begun: Any, file: LocalFile, key: DataKey) -> Flow[SealedFile]:
+    context = Context(begun.tenant_id, request.model, begun.version, file.name)
+    sealer = Sealer(file.size, key.material, context, begun.key_record_id)
+    try:
+        with file.path.open("rb", buffering=0) as source:
+            upload = FileUpload(file, sealer, source, begun.upload_id, request.on_progress)
+            yield from _upload_resuming(caller, begun.upload_id, file.name, upload)
+    except OSError as failure:
+        raise unreadable(file.path, failure) from failure
+    return sealer.sealed_file()
+
+
+def _upload_resuming(caller: Caller, upload_id: str, name: str, upload: FileUpload) -> Flow[None]:
+    timeout_s = _UPLOAD_FLOOR_S + upload.sealed_size / _SLOWEST_UPLOAD_BYTES_PER_S
+    offset, resumes = 0, 0
+    while True:
+        try:
+            answer = yield Upload(MODELS["UploadFile"], upload.attempt(offset), timeout_s)
+            break
+        except Unavailable as error:
+            if error.reason in _NOT_RESUMABLE or resumes == _MAX_RESUMES:
+                raise
+        yield Sleep(min(_MAX_POLL_S, _FIRST_POLL_S * 2**resumes))
+        received = yield from _received(caller, upload_id, name)
+        # Only tries without any progress count.
+        resumes = resumes + 1 if received <= offset else 0
+        offset = received
+    if answer.received != upload.sealed_size:
+        raise DataLoss(
+            f"the server has {answer.received} of {upload.sealed_size} bytes of file {name!r}; push again",
+            fields={"file": name},
+        )
+
+
+def _received(caller: Caller, upload_id: str, name: str) -> Flow[int]:
+    request = models_pb2.GetUploadRequest(upload_id=upload_id)
+    state = yield from caller.call(MODELS["GetUpload"], request, idempotent=True)
+    return next((file.received for file in state.files if file.name == name), 0)
+
+
+def _commit(caller: Caller, request: PushRequest, begun: Any, files: list[SealedFile]) -> Flow[ModelInfo]:
+    commit = models_pb2.CommitVersionRequest(
+        upload_id=begun.upload_id, files=[sealed_file_to_proto(f) for f in files], promote=request.promote
+    )
+    try:
+        return model_info((yield from caller.call(MODELS["CommitVersion"], commit)))
+    except (Unavailable, DeadlineExceeded):
+        # The answer was lost, perhaps not the commit: the model tells.
+        info = yield from _committed(caller, request.model, begun.version)
+        if info is not None:
+            return info
+        yield from _abort(caller, begun.upload_id)
+        raise
+    except PartywallError:
+        yield from _abort(caller, begun.upload_id)
+        raise
+
+
+def _committed(caller: Caller, model: str, version: int) -> Flow[ModelInfo | None]:
+    try:
+        info = yield from get_model(caller, model)
+    except PartywallError:
+        return None
+    return info if info.version(version) is not None else None
+
+
+def _abort(caller: Caller, upload_id: str) -> Flow[None]:
+    try:
+        request = models_pb2.AbortVersionRequest(upload_id=upload_id)
+        yield from caller.call(MODELS["AbortVersion"], request, idempotent=True, timeout_s=min(5.0, caller.timeout_s))
+    except PartywallError:
+        # The first error is the one to report; the server drops abandoned uploads by itself.
+        return
+
+
+def _pieces(view: memoryview) -> list[bytes]:
+    """At most 1 MiB each, of about one size: a sealed segment is 16 bytes more than that."""
+    count = -(-len(view) // CHUNK_BYTES) or 1
+    step = -(-len(view) // count) or 1
+    return [bytes(view[at : at + step]) for at in range(0, len(view), step)]

@@ -1,0 +1,43 @@
+"""Logs to standard error: JSON in service, for people in a terminal. Needs structlog (extras router, agent)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_SECRET_WORDS = ("secret", "api_key", "admin_key", "data_key", "authorization", "token", "bundle", "password")
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def drop_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Masks values whose name says that they are secret: a slip in a log call must not leak."""
+    for name in event:
+        if any(word in name.lower() for word in _SECRET_WORDS):
+            event[name] = "[hidden]"
+    return event
+
+
+def configure(level: str, as_json: bool | None, service: str) -> None:
+    """Sets structlog up for this process; call once at start."""
+    pretty = sys.stderr.isatty() if as_json is None else not as_json
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            drop_secrets,
+            *(
+                [structlog.dev.ConsoleRenderer()]
+                if pretty
+                else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+            ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)

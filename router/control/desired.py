@@ -1,0 +1,71 @@
+"""What each agent shall have standing: made from the catalog, sent whole whenever it differs from the last one sent."""
+
+from __future__ import annotations
+
+import structlog
+
+from isolation.vault.keys import KeyProvider
+from partywall.domain.placements import Placement
+from partywall.errors import PartywallError
+from partywall.v1 import agent_link_pb2 as link
+from partywall.wire import convert
+from router.control.catalog import Catalog
+from router.control.membership import Membership
+from router.gateway.link import AgentSession
+
+log = structlog.get_logger(__name__)
+
+
+class DesiredState:
+    """Remembers per session what was sent. Data keys are unwrapped here and go out over mTLS only."""
+
+    def __init__(self, catalog: Catalog, membership: Membership, keys: KeyProvider) -> None:
+        self._catalog = catalog
+        self._membership = membership
+        self._keys = keys
+        self._sent: dict[str, tuple[AgentSession, tuple[tuple[str, int], ...]]] = {}
+
+    def send(self) -> None:
+        """Sends to every live session whose desired set changed, or that is new."""
+        for session in list(self._membership.sessions()):
+            mine = sorted((p for p in self._catalog.placements() if p.node == session.node), key=lambda p: p.id)
+            mark = tuple((p.id, self._membership.replicas_by_id[p.id].handle) for p in mine)
+            known = self._sent.get(session.node)
+            if known is not None and known[0] is session and known[1] == mark:
+                continue
+            specs = [spec for p in mine if (spec := self._spec(p)) is not None]
+            session.send_desired(
+                link.Desired(epoch=self._membership.epoch, generation=self._membership.generation, placements=specs)
+            )
+            self._sent[session.node] = (session, mark)
+
+    def _spec(self, placement: Placement) -> link.PlacementSpec | None:
+        entry = self._catalog.model_by_id(placement.model_id)
+        version = entry.versions.get(placement.version) if entry else None
+        tenant = self._catalog.tenant(placement.tenant_id)
+        if entry is None or version is None or tenant is None:
+            return None
+        key = b""
+        if version.files:
+            record = self._catalog.data_key(version.key_record_id)
+            try:
+                if record is not None:
+                    key = bytes(self._keys.unwrap(tenant.id, record.artifact_id, record.wrapped))
+            except PartywallError as error:
+                log.exception("data key cannot be unwrapped", placement=placement.id, reason=error.reason.value)
+                return None
+        return link.PlacementSpec(
+            placement_id=placement.id,
+            handle=self._membership.replicas_by_id[placement.id].handle,
+            tenant_id=tenant.id,
+            tenant=tenant.name,
+            model=entry.model.name,
+            version=version.number,
+            manifest=convert.manifest_to_proto(version.manifest),
+            artifact_id=version.artifact_id,
+            files=[convert.sealed_file_to_proto(f) for f in version.files],
+            data_key=key,
+            partition=convert.partition_to_proto(placement.partition),
+            worker_id=placement.worker_id,
+            weight=tenant.quota.weight,
+        )

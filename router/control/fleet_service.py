@@ -1,0 +1,63 @@
+"""partywall.v1.Fleet: what stands where, and which nodes may join."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from partywall.errors import NotFound, NotReady, Reason
+from partywall.v1 import fleet_pb2, fleet_pb2_grpc
+from partywall.wire import convert
+from router.control.control import Control
+from router.control.enrol import FORGOTTEN, Enrolment, forgotten_mark
+from router.control.kinds import Stored
+from router.control.views import FleetView, node_views, placement_view
+
+
+class FleetService(fleet_pb2_grpc.FleetServicer):
+    """The operator's port only."""
+
+    def __init__(self, control: Control, fleet: FleetView, enrolment: Enrolment) -> None:
+        self._control = control
+        self._fleet = fleet
+        self._enrolment = enrolment
+
+    async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:  # noqa: N802
+        catalog = self._control.catalog
+        return fleet_pb2.GetFleetResponse(
+            nodes=node_views(catalog, self._fleet),
+            placements=[placement_view(catalog, one) for one in catalog.placements()],
+            replicas=self._fleet.replicas(),
+            epoch=self._fleet.epoch,
+            generation=self._fleet.generation,
+        )
+
+    async def CreateJoinToken(  # noqa: N802
+        self, request: fleet_pb2.CreateJoinTokenRequest, context: Any
+    ) -> fleet_pb2.CreateJoinTokenResponse:
+        bundle, expires_at = await self._enrolment.create_token(request.node, request.lifetime_s)
+        return fleet_pb2.CreateJoinTokenResponse(bundle=bundle, expires_at=convert.timestamp(expires_at))
+
+    async def ForgetNode(self, request: fleet_pb2.ForgetNodeRequest, context: Any) -> fleet_pb2.ForgetNodeResponse:  # noqa: N802
+        """Takes a node's rights and placements; the models on it find another place."""
+        node, catalog = request.node, self._control.catalog
+        if any(one.name == node for one in self._fleet.nodes()):
+            raise NotReady(
+                f"node {node!r} is connected; stop its agent first, then forget it",
+                reason=Reason.WRONG_STATE,
+                fields={"field": "node"},
+            )
+        async with catalog.transaction() as tx:
+            known = catalog.node(node)
+            placements = [one for one in catalog.placements() if one.node == node]
+            tokens = [one for one in catalog.join_tokens() if one.node == node]
+            if known is None and not placements and not tokens:
+                raise NotFound(
+                    f"node {node[:80]!r} is not known; `partywall fleet` shows the nodes", fields={"field": "node"}
+                )
+            gone: list[Stored] = [*placements, *tokens, *([known] if known is not None else [])]
+            for one in gone:
+                await tx.delete(one)
+            if catalog.meta(FORGOTTEN + node) is None:
+                await tx.insert(forgotten_mark(node, self._control.clock.now()))
+            await self._control.record("node.forgotten", "", node=node)
+        return fleet_pb2.ForgetNodeResponse()

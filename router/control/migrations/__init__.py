@@ -1,0 +1,1 @@
+"""alembic migrations, run by the router at start (`router.control.database.migrate`)."""

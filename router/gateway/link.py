@@ -1,0 +1,180 @@
+"""The router's end of the agent link: one stream per agent, many requests per message.
+
+Every completion is guarded (`done()` first): a caller that left must never kill the reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from partywall.clock import Clock
+from partywall.errors import DeadlineExceeded, Reason, Unavailable
+from partywall.v1 import agent_link_pb2 as link
+from partywall.wire.coalesce import Coalescer
+from partywall.wire.convert import error_from_proto
+from router.gateway.replicas import Replica
+
+MAX_FRAME_BYTES = 4 << 20
+"""A frame stays below this unless a single request is larger: big frames would hold small ones up."""
+
+_SMOOTHING = 0.1
+
+Outgoing = link.InferCall | link.Desired | int
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: asyncio.Future[link.InferReply]
+    replica: Replica
+    rows: int
+    deadline_s: float
+    sent_s: float = 0.0
+
+
+class AgentSession:
+    """A live link to one agent; satisfies `router.gateway.replicas.Session`.
+
+    `run_writer` must run as long as the link lives. `close` fails everything that still waits.
+    """
+
+    def __init__(self, hello: link.Hello, clock: Clock) -> None:
+        self.node = hello.node
+        self.hello = hello
+        self.last_seen_s = clock.monotonic()
+        self.closed = False
+        self.ended = asyncio.Event()
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
+        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company)
+        self._turnaround_s = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._pending)
+
+    async def call(
+        self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str
+    ) -> link.InferReply:
+        """Sends one request and waits for its reply; a cancelled caller cancels it at the agent.
+
+        Raises:
+            PartywallError: What the agent answered, or Unavailable(AGENT_LOST) when the link broke.
+        """
+        if self.closed:
+            raise _lost(self.node)
+        call_id = next(self._ids)
+        future: asyncio.Future[link.InferReply] = asyncio.get_running_loop().create_future()
+        self._pending[call_id] = _Pending(future, replica, rows, self._clock.monotonic() + timeout_s)
+        replica.outstanding_rows += rows
+        replica.outstanding_requests += 1
+        self._outgoing.add(
+            link.InferCall(
+                id=call_id,
+                handle=replica.handle,
+                timeout_us=max(1, int(timeout_s * 1e6)),
+                rows=rows,
+                request_id=request_id,
+                request=request,
+            )
+        )
+        try:
+            reply = await future
+        finally:
+            if self._pending.pop(call_id, None) is not None:
+                self._release(replica, rows)
+                self._outgoing.add(call_id)
+        if reply.HasField("error"):
+            raise error_from_proto(reply.error)
+        return reply
+
+    def send_desired(self, desired: link.Desired) -> None:
+        """Queues the agent's whole desired state."""
+        self._outgoing.add(desired)
+
+    def on_replies(self, replies: list[link.InferReply]) -> None:
+        """Completes the calls of one frame."""
+        now_s = self._clock.monotonic()
+        waiting = None
+        for reply in replies:
+            waiting = self._pending.pop(reply.id, None)
+            if waiting is None:
+                continue
+            self._release(waiting.replica, waiting.rows)
+            if reply.service_us:
+                waiting.replica.service.observe(max(1, reply.batch_rows), reply.service_us / 1e6, now_s)
+            if not waiting.future.done():
+                waiting.future.set_result(reply)
+        if waiting is not None:
+            self._turnaround_s += _SMOOTHING * (now_s - waiting.sent_s - self._turnaround_s)
+
+    async def run_writer(self, write: Callable[[link.RouterFrame], Awaitable[None]]) -> None:
+        """Writes frames until the link breaks."""
+        self._write = write
+        await self._outgoing.run()
+
+    def expire(self, grace_s: float = 1.0) -> None:
+        """Gives up calls that the agent should have answered `grace_s` ago: no caller waits for ever."""
+        limit_s = self._clock.monotonic() - grace_s
+        for call_id in [i for i, entry in self._pending.items() if entry.deadline_s < limit_s]:
+            entry = self._pending.pop(call_id)
+            self._release(entry.replica, entry.rows)
+            self._outgoing.add(call_id)
+            if not entry.future.done():
+                entry.future.set_exception(DeadlineExceeded("no answer within the deadline; it may have been executed"))
+
+    def close(self) -> None:
+        """Fails every waiting call: nothing of it will be answered. Idempotent."""
+        self.closed = True
+        self.ended.set()
+        waiting, self._pending = self._pending, {}
+        for entry in waiting.values():
+            self._release(entry.replica, entry.rows)
+            if not entry.future.done():
+                entry.future.set_exception(_lost(self.node))
+
+    async def _flush(self, items: list[Outgoing]) -> None:
+        if self._write is None:
+            raise RuntimeError("run_writer has not been called")
+        frame, size = link.RouterFrame(), 0
+        now_s = self._clock.monotonic()
+        for item in items:
+            if isinstance(item, link.InferCall):
+                if size and size + len(item.request) > MAX_FRAME_BYTES:
+                    await self._write(frame)
+                    frame, size = link.RouterFrame(), 0
+                # A caller that left while the call waited here costs the agent nothing.
+                waiting = self._pending.get(item.id)
+                if waiting is not None:
+                    waiting.sent_s = now_s
+                    frame.calls.append(item)
+                    size += len(item.request)
+            elif isinstance(item, int):
+                frame.cancels.append(item)
+            else:
+                frame.desired.CopyFrom(item)
+        await self._write(frame)
+
+    def _company(self, rate_per_s: float) -> float:
+        """Requests that are with the agent on average (Little's law), not counting what waits here to be sent."""
+        return rate_per_s * self._turnaround_s
+
+    @staticmethod
+    def _release(replica: Replica, rows: int) -> None:
+        replica.outstanding_rows -= rows
+        replica.outstanding_requests -= 1
+
+
+def _lost(node: str) -> Unavailable:
+    # The node's name stays out of the text: callers are tenants.
+    del node
+    return Unavailable(
+        "the connection to the machine that serves this model broke; send the request again",
+        reason=Reason.AGENT_LOST,
+        retry_after_s=0.2,
+    )

@@ -1,0 +1,117 @@
+"""Replicas as the request's road sees them, and the table that leads from a model's name to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from partywall.domain.fleet import ReplicaState, ReplicaStatus
+from partywall.domain.models import Model, Signature, Version
+from partywall.domain.placements import Placement
+from partywall.domain.service_time import ServiceTime
+from partywall.v1 import agent_link_pb2
+
+
+class Session(Protocol):
+    """A live link to an agent."""
+
+    @property
+    def node(self) -> str: ...
+
+    async def call(
+        self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str
+    ) -> agent_link_pb2.InferReply:
+        """One request to a replica.
+
+        Raises:
+            PartywallError: What the agent answered, or Unavailable when the link broke.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Replica:
+    """One placement with what is known of it now. Mutable: it is updated on every request and reply."""
+
+    placement: Placement
+    handle: int
+    session: Session | None = None
+    status: ReplicaStatus | None = None
+    outstanding_rows: int = 0
+    outstanding_requests: int = 0
+    max_batch: int = 1
+    service: ServiceTime = field(default_factory=ServiceTime)
+    peers: tuple[Replica, ...] = ()
+    """Other replicas of the same worker: their work runs before ours."""
+    agent_queued_rows: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.session is not None and self.status is not None and self.status.state is ReplicaState.READY
+
+    @property
+    def shared_backlog_s(self) -> float:
+        seconds = 0.0
+        for peer in self.peers:
+            if peer.outstanding_rows:
+                batch = max(1, peer.max_batch)
+                rounds = -(-peer.outstanding_rows // batch)
+                seconds += rounds * peer.service.mean_s(min(batch, peer.outstanding_rows))
+        return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests for one version go. `replicas` holds only those that are ready."""
+
+    version: Version
+    signature: Signature | None
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """A model with its versions; `live` serves calls that name no version."""
+
+    model: Model
+    live: Route | None
+    versions: Mapping[int, Route]
+
+
+class Entry(Protocol):
+    """A model of the catalog."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def versions(self) -> Mapping[int, Version]: ...
+
+
+def build_routes(entries: Iterable[Entry], replicas: Iterable[Replica]) -> dict[tuple[str, str], ModelRoute]:
+    """The whole table, by (tenant id, model name); rebuilt when the fleet or the catalog changes.
+
+    While a promoted version is not ready, the previous one goes on serving as long as it is resident.
+    """
+    ready: dict[tuple[str, int], list[Replica]] = {}
+    for replica in replicas:
+        if replica.ready:
+            key = (replica.placement.model_id, replica.placement.version)
+            ready.setdefault(key, []).append(replica)
+    table: dict[tuple[str, str], ModelRoute] = {}
+    for entry in entries:
+        model = entry.model
+        routes = {
+            # A released version takes no more requests from the moment the wish is written, not when it is gone.
+            number: Route(
+                version, version.signature, tuple(ready.get((model.id, number), ())) if version.resident else ()
+            )
+            for number, version in entry.versions.items()
+        }
+        live = routes.get(model.live)
+        previous = routes.get(model.previous)
+        if previous is not None and previous.replicas and (live is None or not live.replicas):
+            live = previous
+        table[model.tenant_id, model.name] = ModelRoute(model, live, routes)
+    return table

@@ -1,0 +1,99 @@
+"""Each tenant's request rate and requests in flight: tried, never waited for.
+
+Rates are kept by asyncio-throttle with one `Throttler(rate_limit=burst, period=burst/rate)` per tenant. Its waiters
+poll, so nobody waits: `acquire` is tried under `asyncio.timeout(0)`, which grants or refuses at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from asyncio_throttle.throttler import Throttler
+
+from partywall.clock import Clock
+from partywall.domain.tenants import Quota
+from partywall.errors import QuotaExceeded, Reason
+
+
+@dataclass(slots=True)
+class _Gate:
+    """One tenant's state. `grants` are the last `burst` grant times: they tell when the window frees up."""
+
+    quota: Quota
+    throttler: Throttler | None
+    period_s: float
+    grants: deque[float] = field(default_factory=deque)
+    in_flight: int = 0
+
+
+class Throttle:
+    """Rate and concurrency limits by tenant id."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._gates: dict[str, _Gate] = {}
+
+    async def enter(self, tenant_id: str, quota: Quota) -> None:
+        """Takes one request in; `leave` must follow.
+
+        Raises:
+            QuotaExceeded: RATE_LIMITED or TOO_MANY_IN_FLIGHT, with a retry hint.
+        """
+        gate = self._gates.get(tenant_id)
+        if gate is None or gate.quota != quota:
+            gate = self._gates[tenant_id] = _fresh(quota, gate)
+        if quota.max_in_flight is not None and gate.in_flight >= quota.max_in_flight:
+            raise QuotaExceeded(
+                f"{gate.in_flight} requests are in flight and the quota allows {quota.max_in_flight}; "
+                "wait for one to finish, or ask the operator for more (quota set --in-flight)",
+                reason=Reason.TOO_MANY_IN_FLIGHT,
+                fields={"limit": str(quota.max_in_flight)},
+                retry_after_s=0.05,
+            )
+        if gate.throttler is not None:
+            await self._take_token(gate, gate.throttler)
+        gate.in_flight += 1
+
+    def leave(self, tenant_id: str) -> None:
+        """Gives the place of one request back."""
+        gate = self._gates.get(tenant_id)
+        if gate is not None and gate.in_flight > 0:
+            gate.in_flight -= 1
+
+    def in_flight(self, tenant_id: str) -> int:
+        gate = self._gates.get(tenant_id)
+        return gate.in_flight if gate else 0
+
+    def forget(self, tenant_id: str) -> None:
+        """Drops the state of a deleted tenant."""
+        self._gates.pop(tenant_id, None)
+
+    async def _take_token(self, gate: _Gate, throttler: Throttler) -> None:
+        try:
+            async with asyncio.timeout(0):
+                await throttler.acquire()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            quota = gate.quota
+            oldest_s = gate.grants[0] if gate.grants else self._clock.monotonic()
+            wait_s = max(0.001, oldest_s + gate.period_s - self._clock.monotonic())
+            raise QuotaExceeded(
+                f"over the rate of {quota.requests_per_s:g} requests/s (burst {quota.effective_burst}); "
+                "send again after the hint, or ask the operator for more (quota set --requests-per-s)",
+                reason=Reason.RATE_LIMITED,
+                fields={"requests_per_s": f"{quota.requests_per_s:g}", "burst": str(quota.effective_burst)},
+                retry_after_s=wait_s,
+            ) from None
+        gate.grants.append(self._clock.monotonic())
+        if len(gate.grants) > gate.quota.effective_burst:
+            gate.grants.popleft()
+
+
+def _fresh(quota: Quota, old: _Gate | None) -> _Gate:
+    in_flight = old.in_flight if old else 0
+    if quota.requests_per_s is None:
+        return _Gate(quota, None, 0.0, in_flight=in_flight)
+    burst = quota.effective_burst
+    period_s = burst / quota.requests_per_s
+    return _Gate(quota, Throttler(rate_limit=burst, period=period_s), period_s, in_flight=in_flight)

@@ -1,0 +1,65 @@
+"""Gauges that are read when somebody asks, and the HTTP port that answers `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from partywall.errors import NotReady
+from partywall.v1 import fleet_pb2
+from router.control.membership import Membership
+from router.servers import Address
+
+
+class FleetCollector(Collector):
+    """Agents, replicas and their queues, as they are at the moment of the scrape."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    def collect(self) -> Iterable[Metric]:
+        agents = GaugeMetricFamily("partywall_agents", "Agents connected")
+        agents.add_metric([], len(list(self._membership.sessions())))
+        yield agents
+        names = ("tenant", "model", "version", "node", "state")
+        replicas = GaugeMetricFamily("partywall_replicas", "Replicas by state", labels=names)
+        queued = GaugeMetricFamily("partywall_replica_queued_rows", "Rows waiting at the agent", labels=names)
+        flight = GaugeMetricFamily("partywall_replica_in_flight_requests", "Requests sent, not answered", labels=names)
+        for replica in self._membership.replicas():
+            state = fleet_pb2.ReplicaState.Name(replica.state).removeprefix("REPLICA_STATE_").lower()
+            labels = [replica.tenant, replica.model, str(replica.version), replica.node, state]
+            replicas.add_metric(labels, 1)
+            queued.add_metric(labels, replica.queued)
+            flight.add_metric(labels, replica.in_flight)
+        yield replicas
+        yield queued
+        yield flight
+
+
+def serve(registry: CollectorRegistry, address: Address) -> tuple[Address, Callable[[], None]]:
+    """Starts the HTTP port in a thread of its own; answers its address and the way to stop it.
+
+    Raises:
+        NotReady: The port is taken.
+    """
+    try:
+        server, thread = start_http_server(address.port, address.host, registry)
+    except OSError as error:
+        raise NotReady(f"cannot serve metrics on {address.text}: {error}; choose --metrics-listen") from error
+    bound = Address(address.host, server.server_address[1])
+
+    def stop() -> None:
+        _stop(server, thread)
+
+    return bound, stop
+
+
+def _stop(server: WSGIServer, thread: Thread) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join(5.0)

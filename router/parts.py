@@ -1,0 +1,247 @@
+"""The router put together from its rooms; `router.app` runs what this builds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from isolation.vault.audit import AuditLog
+from isolation.vault.keyfile import KeyFileProvider
+from isolation.vault.local_blobs import LocalBlobStore
+from partywall.clock import Clock, SystemClock
+from partywall.domain.models import VersionState
+from partywall.domain.tenants import Tenant
+from partywall.errors import DeadlineExceeded, NotReady, PartywallError
+from router.control.catalog import Catalog
+from router.control.control import Control
+from router.control.enrol import Enrolment
+from router.control.housekeeping import Housekeeper, KeyUse
+from router.control.membership import Membership
+from router.control.pki import Authority, Identity
+from router.control.reconcile import Reconciler
+from router.control.records import MetaEntry
+from router.control.removal import Remover
+from router.control.setup import DataDir, load_authority, read_admin_digest, refresh_local_agent, router_identity
+from router.control.state import Change
+from router.control.store import SqlStore
+from router.control.uploads import Uploads
+from router.control.versions import Versions
+from router.gateway.dispatch import Deadlines, Dispatcher
+from router.gateway.replicas import ModelRoute, build_routes
+from router.gateway.statistics import Statistics
+from router.gateway.throttle import Throttle
+from router.policy.placement import Operator
+from router.policy.routing import RoutingLimits
+from router.settings import RouterSettings
+
+EPOCH_KEY = "epoch"
+RESIDENCY_WAIT_S = 120.0
+
+
+class Names:
+    """Ids to names, for what people read."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def tenant_name(self, tenant_id: str) -> str:
+        tenant = self._catalog.tenant(tenant_id)
+        return tenant.name if tenant else tenant_id
+
+    def model_name(self, model_id: str) -> str:
+        entry = self._catalog.model_by_id(model_id)
+        return entry.model.name if entry else model_id
+
+
+class Grants:
+    """An agent reads the artifacts that are placed on it, and no others."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def may_fetch(self, node: str, artifact_id: str) -> bool:
+        for placement in self._catalog.placements():
+            if placement.node != node:
+                continue
+            entry = self._catalog.model_by_id(placement.model_id)
+            version = entry.versions.get(placement.version) if entry else None
+            if version is not None and version.artifact_id == artifact_id:
+                return True
+        return False
+
+
+class Routes:
+    """The routing table, rebuilt when the catalog or the fleet changed."""
+
+    def __init__(self, catalog: Catalog, membership: Membership) -> None:
+        self._catalog = catalog
+        self._membership = membership
+        self._stale = True
+        self._table: dict[tuple[str, str], ModelRoute] = {}
+
+    def invalidate(self) -> None:
+        self._stale = True
+
+    def __call__(self) -> Mapping[tuple[str, str], ModelRoute]:
+        if self._stale:
+            self._stale = False
+            self._table = build_routes(self._catalog.models(), self._membership.replica_runtimes())
+        return self._table
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything one router process works with."""
+
+    settings: RouterSettings
+    clock: Clock
+    store: SqlStore
+    catalog: Catalog
+    control: Control
+    blobs: LocalBlobStore
+    membership: Membership
+    reconciler: Reconciler
+    routes: Routes
+    dispatcher: Dispatcher
+    statistics: Statistics
+    registry: CollectorRegistry
+    remover: Remover
+    uploads: Uploads
+    key_use: KeyUse
+    housekeeper: Housekeeper
+    enrolment: Enrolment
+    authority: Authority
+    link_identity: Identity
+    admin_digest: bytes
+    link_address: list[str]
+
+
+async def build(settings: RouterSettings) -> Parts:
+    """Opens the data directory and puts the parts together; nothing listens yet.
+
+    Raises:
+        NotReady: The data directory has not been initialised.
+    """
+    data = DataDir(settings.data_dir)
+    clock = SystemClock()
+    admin = read_admin_digest(data)
+    refresh_local_agent(data, clock)
+    store = SqlStore.at(data.state)
+    await store.open()
+    catalog = Catalog(store)
+    await catalog.open()
+    keys = KeyFileProvider(data.root_key, data.keys)
+    blobs = LocalBlobStore(data.root)
+    control = Control(catalog, keys, blobs, AuditLog(data.audit, clock), clock)
+    membership = Membership(clock, Names(catalog), settings.dead_after_s)
+    membership.epoch = await _next_epoch(catalog)
+    membership.generation = max((p.generation for p in catalog.placements()), default=0)
+    reconciler = Reconciler(catalog, membership, keys, clock, Operator(overcommit=settings.overcommit))
+    routes = Routes(catalog, membership)
+    registry = CollectorRegistry()
+    statistics = Statistics(registry)
+    dispatcher = Dispatcher(
+        routes,
+        Throttle(clock) if settings.throttle else None,
+        statistics,
+        RoutingLimits(settings.max_queued_per_replica, settings.admission),
+        Deadlines(settings.default_deadline_s, settings.max_deadline_s),
+        clock,
+    )
+    remover = Remover(control)
+    uploads = Uploads(control, remover)
+    key_use = KeyUse(control)
+    authority = load_authority(data)
+    link_address: list[str] = [settings.link_listen]
+    enrolment = Enrolment(control, authority, lambda: link_address[0])
+    membership.on_change(routes.invalidate)
+    membership.on_change(reconciler.kick)
+
+    def on_commit(changes: Sequence[Change]) -> None:
+        del changes
+        routes.invalidate()
+        reconciler.kick()
+
+    catalog.subscribe(on_commit)
+    return Parts(
+        settings,
+        clock,
+        store,
+        catalog,
+        control,
+        blobs,
+        membership,
+        reconciler,
+        routes,
+        dispatcher,
+        statistics,
+        registry,
+        remover,
+        uploads,
+        key_use,
+        Housekeeper(control, store, remover, uploads, key_use),
+        enrolment,
+        authority,
+        router_identity(data, clock),
+        admin,
+        link_address,
+    )
+
+
+class Residency:
+    """Load and unload for the Open Inference Protocol: sets the wish and waits until it is so."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._versions = Versions(parts.control)
+
+    async def __call__(
+        self, tenant: Tenant, name: str, version: int, resident: bool, remaining_s: float | None
+    ) -> None:
+        entry = await self._versions.set_residency(tenant, name, version, resident=resident)
+        number = version or entry.model.live
+        done = (VersionState.READY, VersionState.FAILED) if resident else (VersionState.STORED,)
+        limit_s = min(remaining_s or RESIDENCY_WAIT_S, RESIDENCY_WAIT_S)
+        changed = asyncio.Event()
+        stop = self._catalog.subscribe(lambda changes: changed.set())
+        try:
+            async with asyncio.timeout(limit_s):
+                while (state := self._state(tenant, name, number)) not in done:
+                    if state is None:
+                        raise NotReady(f"model {name!r} version {number} was deleted meanwhile")
+                    changed.clear()
+                    await changed.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"model {name!r} version {number} was not {'ready' if resident else 'released'} in {limit_s:.0f} s; "
+                "it goes on in the background, ask with ModelReady"
+            ) from error
+        finally:
+            stop()
+        if state is VersionState.FAILED:
+            raise self._failure(tenant, name, number)
+
+    def _state(self, tenant: Tenant, name: str, number: int) -> VersionState | None:
+        entry = self._catalog.model(tenant.id, name)
+        version = entry.versions.get(number) if entry else None
+        return version.state if version else None
+
+    def _failure(self, tenant: Tenant, name: str, number: int) -> PartywallError:
+        entry = self._catalog.model(tenant.id, name)
+        version = entry.versions.get(number) if entry else None
+        return NotReady(f"model {name!r} version {number} failed to load: {version.reason if version else 'deleted'}")
+
+
+async def _next_epoch(catalog: Catalog) -> int:
+    """Each start of a leading router is a new epoch: commands of an older one are refused by the agents."""
+    entry = catalog.meta(EPOCH_KEY)
+    async with catalog.transaction() as tx:
+        if entry is None:
+            await tx.insert(MetaEntry(EPOCH_KEY, "1"))
+            return 1
+        epoch = int(entry.value) + 1
+        await tx.update(MetaEntry(EPOCH_KEY, str(epoch), entry.rev))
+        return epoch

@@ -1,0 +1,139 @@
+"""gRPC servers and their ports: options, addresses, credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from partywall.errors import InvalidInput, NotReady
+from router.control.rpc import translated
+
+METADATA_BYTES = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`host:port`; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, field: str) -> Address:
+        host, _, port = text.rpartition(":")
+        host = host.strip("[]")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise InvalidInput(f"{field} must read host:port, got {text!r}", fields={"field": field})
+        return cls(host, int(port))
+
+    @property
+    def text(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def options(max_message_bytes: int) -> list[tuple[str, Any]]:
+    """For ports that strangers can reach: everything is bounded.
+
+    The handlers refuse above `max_message_bytes` with a reason; gRPC itself cuts off, without one, at twice that.
+    """
+    limit = 2 * max_message_bytes
+    return [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def link_options() -> list[tuple[str, Any]]:
+    """For agents, which hold a certificate of ours."""
+    return [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
+    """Opens a port and answers the address it got.
+
+    Raises:
+        NotReady: The port is taken or the address is not this machine's.
+    """
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address.text)
+        else:
+            port = server.add_secure_port(address.text, credentials)
+    except RuntimeError as error:
+        raise NotReady(f"cannot listen on {address.text}: {error}; choose another address") from error
+    if port == 0:
+        raise NotReady(f"cannot listen on {address.text}; choose another address or port")
+    return Address(address.host, port)
+
+
+def public_credentials(
+    address: Address, cert: Path | None, key: Path | None, option: str
+) -> grpc.ServerCredentials | None:
+    """TLS where it is given; plaintext on loopback only.
+
+    Raises:
+        InvalidInput: Plaintext on another address, or only half of a TLS identity.
+    """
+    if cert is not None and key is not None:
+        try:
+            return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
+        except OSError as error:
+            raise InvalidInput(f"cannot read the TLS identity: {error}", fields={"field": "tls"}) from error
+    if cert is not None or key is not None:
+        raise InvalidInput("give both --tls-cert and --tls-key", fields={"field": "tls"})
+    if not address.loopback:
+        raise InvalidInput(
+            f"{option} {address.text} is not loopback, and API keys must not travel in the clear: "
+            "add --tls-cert CERT --tls-key KEY, or listen on 127.0.0.1",
+            fields={"field": option},
+        )
+    return None
+
+
+class HandlerCollector:
+    """Takes a generated servicer's handlers and gives them errors-as-status without an interceptor.
+
+    An interceptor would be on the road of every call of the port; this costs only the services it is given.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Part of the generated code's interface; the registered form below carries the same methods."""
+
+    def add_registered_method_handlers(
+        self, service: str, methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        wrapped = {name: translated(handler, f"/{service}/{name}") for name, handler in methods.items()}
+        self.handlers.append(grpc.method_handlers_generic_handler(service, wrapped))
+
+
+def collect(add: Callable[[Any, Any], None], servicer: object) -> list[grpc.GenericRpcHandler]:
+    """Handlers of one servicer; `add` is the generated `add_XServicer_to_server`."""
+    collector = HandlerCollector()
+    add(servicer, collector)
+    return collector.handlers

@@ -1,0 +1,169 @@
+"""Local commands: doctor, missing extras, options that contradict each other, errors of every kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from partywall.cli.local import checks
+from partywall.cli.local.checks import Check, Status
+from partywall.cli.local.doctor import report
+from partywall.cli.local.extras import extra
+from partywall.cli.main import run
+from partywall.cli.output import OutputFormat, Printer
+from partywall.errors import NotReady, Unsupported
+
+
+def test_doctor_reports_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["doctor", "-o", "json", "--data-dir", str(tmp_path / "later")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is True
+    by_name = {(row["area"], row["check"]): row for row in found["checks"]}
+    assert str(len(os.sched_getaffinity(0))) in by_name["cpu", "cores"]["found"]
+    assert by_name["library", "grpcio"]["status"] == "ok"
+    assert str(tmp_path) in by_name["disk", "data directory"]["found"]
+    assert ("sandbox", "no_new_privs") in by_name
+    assert all(row["fix"] for row in found["checks"] if row["status"] == "fail")
+
+
+def test_doctor_fails_with_the_fix(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [Check("library", "grpcio", Status.FAIL, "1.0, needs 1.81", "pip install --upgrade grpcio")]
+    with pytest.raises(NotReady, match="library/grpcio") as caught:
+        report(Printer(), broken)
+    assert caught.value.fields["hint"] == broken[0].fix
+    assert "pip install" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [("1.9", "1.81.1"), ("2.13.0", "2.13.0+cpu"), ("5", "5.0"), ("1.2", "1.2.0rc1")]
+)
+def test_versions_compare_by_numbers(low: str, high: str) -> None:
+    assert checks._numbers(low) <= checks._numbers(high)
+
+
+def test_core_ranges() -> None:
+    assert checks._ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+def test_a_missing_third_party_module_names_the_extra() -> None:
+    with pytest.raises(Unsupported, match=r"install partywall\[router\]") as caught, extra("router"):
+        raise ModuleNotFoundError("no", name="sqlalchemy.orm")
+    assert caught.value.fields["missing"] == "sqlalchemy"
+
+
+def test_a_missing_module_of_ours_is_a_defect_and_stays_one() -> None:
+    with pytest.raises(ModuleNotFoundError), extra("router"):
+        raise ModuleNotFoundError("no", name="router.nothing")
+
+
+def test_a_light_installation_says_what_to_install(tmp_path: Path) -> None:
+    block = (
+        "import sys; sys.modules['sqlalchemy'] = None\n"
+        "from partywall.cli.main import run\n"
+        f"sys.exit(run(['init', '--data-dir', {str(tmp_path / 'D')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "install partywall[router]" in done.stderr
+    assert not (tmp_path / "D").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["init"], "--data-dir"),
+        (["router"], "--data-dir"),
+        (["agent", "--router", "127.0.0.1:1"], "--data-dir"),
+        (["agent", "--router", "127.0.0.1:1", "--node", "Bad Node", "--data-dir", "x"], "node"),
+        (["router", "--data-dir", "nowhere"], "partywall init"),
+        (["up", "--data-dir", "nowhere"], "partywall init"),
+    ],
+)
+def test_local_commands_name_what_is_missing(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 1
+    assert text in capsys.readouterr().err
+
+
+def tree_that_raises(error: BaseException) -> Callable[[], Any]:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail(debug: bool = False) -> None:
+        raise error
+
+    return lambda: typer.main.get_command(app)
+
+
+def test_an_unexpected_error_has_no_traceback_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tree_that_raises(RuntimeError("surprise"))
+    assert run([], tree) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert run(["--debug"], tree) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "surprise" in err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_an_interrupt_is_130(error: BaseException) -> None:
+    assert run([], tree_that_raises(error)) == 130
+
+
+@pytest.mark.parametrize("arguments", [[], ["tenants"], ["nonsense"], ["tenants", "list", "--nonsense"]])
+def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_usage_errors_are_json_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tenants", "list", "--nonsense", "-o", "json"]) == 2
+    assert "--nonsense" in json.loads(capsys.readouterr().err)["error"]["message"]
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("partywall 0.")
+    assert run(["models", "push", "--help"]) == 0
+    assert "--slo-ms" in capsys.readouterr().out
+
+
+def test_completion_knows_the_commands() -> None:
+    environment = {
+        **os.environ,
+        "_PARTYWALL_COMPLETE": "complete_bash",
+        "COMP_WORDS": "partywall te",
+        "COMP_CWORD": "1",
+    }
+    argv = [sys.executable, "-m", "partywall.cli.main"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "tenants" in done.stdout
+
+
+def test_json_rows_are_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer(OutputFormat.JSON)
+    printer.note("quiet")
+    printer.rows([{"a": 1}], {"a": "A"}, empty="none")
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [{"a": 1}]
+    assert err == ""
+
+
+def test_markup_in_values_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer()
+    row: dict[str, Any] = {"a": "[red]x[/red]", "b": None, "c": True, "d": [1, 2], "e": {"k": 1.5}}
+    printer.rows([row], {key: key.upper() for key in row}, empty="none")
+    printer.record({"nested": {"k": "[b]"}})
+    out = capsys.readouterr().out
+    for text in ("[red]x[/red]", "yes", "1, 2", "k=1.5", "nested.k", "[b]"):
+        assert text in out

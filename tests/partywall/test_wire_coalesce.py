@@ -1,0 +1,120 @@
+"""The window opens under load and closes by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from partywall.clock import SystemClock
+from partywall.wire.coalesce import OPEN_AT_ARRIVALS, OPEN_AT_COMPANY, WINDOW_S, ArrivalRate, Coalescer
+
+
+def test_the_rate_follows_arrivals_and_decays() -> None:
+    rate = ArrivalRate(memory_s=0.02)
+    now = 0.0
+    for _ in range(400):
+        now += 0.00025
+        rate.add(1, now)
+    assert rate.at(now) == pytest.approx(4000, rel=0.05)
+    assert rate.at(now + 0.2) < 1.0
+
+
+def crowd(rate: float) -> float:
+    return 100.0
+
+
+def alone(rate: float) -> float:
+    return OPEN_AT_COMPANY / 2
+
+
+async def frames_of(company: Callable[[float], float], arrivals: float, seconds: float = 0.3) -> list[int]:
+    """Sizes of the frames while items come one by one, one every half millisecond or so."""
+    sizes: list[int] = []
+
+    async def write(items: list[int]) -> None:
+        sizes.append(len(items))
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), company)
+    task = asyncio.create_task(coalescer.run())
+    end_s = time.monotonic() + seconds
+    next_s = time.monotonic()
+    while (now_s := time.monotonic()) < end_s:
+        if now_s >= next_s:
+            coalescer.add(1, arrivals)
+            next_s += WINDOW_S / 8
+        await asyncio.sleep(0)
+    task.cancel()
+    return sizes
+
+
+async def test_many_arrivals_in_company_share_frames() -> None:
+    sizes = await frames_of(crowd, 1.0)
+    assert sum(sizes) / len(sizes) > OPEN_AT_ARRIVALS
+
+
+async def test_a_caller_alone_never_waits() -> None:
+    assert max(await frames_of(alone, 1.0)) <= 2
+
+
+async def test_clumps_that_are_complete_never_wait() -> None:
+    """Eight a window, all eight together: one arrival a window, which is below what opens it."""
+    assert max(await frames_of(crowd, 1.0 / 8)) <= 2
+
+
+async def test_items_keep_their_order_and_come_once() -> None:
+    frames: list[list[int]] = []
+    done = asyncio.Event()
+
+    async def write(items: list[int]) -> None:
+        frames.append(items)
+        if sum(map(len, frames)) == 1000:
+            done.set()
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, max_items=64)
+    task = asyncio.create_task(coalescer.run())
+    for number in range(1000):
+        coalescer.add(number)
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await done.wait()
+    task.cancel()
+    assert [i for frame in frames for i in frame] == list(range(1000))
+    assert max(map(len, frames)) <= 64
+    assert len(coalescer) == 0
+
+
+async def test_while_a_write_waits_items_gather() -> None:
+    frames: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def write(items: list[int]) -> None:
+        frames.append(items)
+        await gate.wait()
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, window_s=0.0)
+    task = asyncio.create_task(coalescer.run())
+    coalescer.add(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for number in range(1, 5):
+        coalescer.add(number)
+    gate.set()
+    async with asyncio.timeout(5):
+        while len(frames) < 2:
+            await asyncio.sleep(0)
+    task.cancel()
+    assert frames == [[0], [1, 2, 3, 4]]
+
+
+async def test_an_error_of_the_link_ends_the_writer() -> None:
+    async def write(items: list[int]) -> None:
+        raise ConnectionError("gone")
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd)
+    coalescer.add(1)
+    with pytest.raises(ConnectionError):
+        await coalescer.run()
