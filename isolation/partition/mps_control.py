@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -147,14 +147,16 @@ class NvidiaMpsControl:
             for folder in (self._pipe, self._log):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._launch()
-            if not self._adopt():
+            # The launcher may return before the daemon has written its number down.
+            if not self._soon(self._adopt):
                 raise MpsDown(f"the MPS daemon for {self._gpu_uuid} ended at once; see {self._log}/control.log")
 
     def stop(self) -> None:
         with self._channel:
             if self._running() or self._adopt():
                 self._talk("quit")
-                self._wait_for_the_end()
+                if not self._soon(lambda: not self._running()):
+                    raise MpsSlow(f"the MPS daemon for {self._gpu_uuid} was asked to quit and still runs")
             self._daemon = None
 
     def alive(self) -> bool:
@@ -242,12 +244,13 @@ class NvidiaMpsControl:
     def _running(self) -> bool:
         return self._daemon is not None and _identity(self._daemon.pid) == self._daemon
 
-    def _wait_for_the_end(self) -> None:
+    def _soon(self, condition: Callable[[], bool]) -> bool:
         give_up_s = time.monotonic() + self._query_timeout_s
-        while self._running():
+        while not condition():
             if time.monotonic() > give_up_s:
-                raise MpsSlow(f"the MPS daemon for {self._gpu_uuid} was asked to quit and still runs")
+                return False
             time.sleep(0.02)
+        return True
 
     def _numbers(self, line: str) -> tuple[int, ...]:
         words = self._query(line).split()
