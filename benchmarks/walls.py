@@ -36,6 +36,11 @@ WIDTH, LAYERS, BATCH = 512, 4, 16
 NEIGHBOUR_THREADS = 4
 MIN_BATCHES = 40
 """A p95 of fewer says nothing; a busy machine takes longer than asked for instead."""
+QUIET_CORES = 0.25
+HEADINGS = (
+    "| round | alone ms | beside ms | slow-down with walls | free: alone ms | beside ms | slow-down without "
+    "| strangers, cores |"
+)
 STOP_S = 10.0
 
 
@@ -47,6 +52,10 @@ class Round:
     walled_beside_ms: float
     free_alone_ms: float
     free_beside_ms: float
+    strangers_cores: float
+    """Cores' worth of time that processes outside the benchmark used, in its most disturbed measurement."""
+    repeated: int
+    """Measurements that were made again for their sake."""
 
     @property
     def walled(self) -> float:
@@ -68,6 +77,7 @@ class Member:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self._process.pid
         self.observed = self._receive()
 
     def ask(self, **message: Any) -> Any:
@@ -172,6 +182,33 @@ def cast(partitioner: CpusetPartitioner, victim: Partition, neighbour: Partition
             member.end()
 
 
+class Machine:
+    """How busy the machine is with others, from /proc."""
+
+    def __init__(self, members: dict[str, Member]) -> None:
+        self._pids = [member.pid for member in members.values()]
+        self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
+
+    def strangers_s(self) -> float:
+        """CPU seconds that processes outside the benchmark have used since the start of the machine."""
+        # user nice system idle iowait irq softirq: all but idle and iowait is work (proc(5)).
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]]
+        busy = sum(ticks) - ticks[3] - ticks[4]
+        return (busy - sum(self._own_ticks(pid) for pid in self._pids)) * self._tick_s
+
+    def wait_until_quiet(self, give_up_at_s: float) -> None:
+        while time.monotonic() < give_up_at_s:
+            before_s = self.strangers_s()
+            time.sleep(0.3)  # the window that is looked at
+            if (self.strangers_s() - before_s) / 0.3 <= QUIET_CORES:
+                return
+
+    @staticmethod
+    def _own_ticks(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+
 def measure(members: dict[str, Member], setting: str, beside: bool, seconds: float) -> float:
     """p95 of a victim, alone or beside its neighbour, in milliseconds."""
     victim, neighbour = members[f"{setting} victim"], members[f"{setting} neighbour"]
@@ -183,25 +220,59 @@ def measure(members: dict[str, Member], setting: str, beside: bool, seconds: flo
         neighbour.ask(run=False)
 
 
-def one_round(members: dict[str, Member], seconds: float, rng: random.Random) -> Round:
+def one_round(members: dict[str, Member], seconds: float, rng: random.Random, give_up_at_s: float) -> Round:
     steps = [(setting, beside) for setting in ("walled", "free") for beside in (False, True)]
     rng.shuffle(steps)
+    machine = Machine(members)
     found = {}
-    for setting, beside in steps:
-        found[f"{setting}_{'beside' if beside else 'alone'}_ms"] = measure(members, setting, beside, seconds)
-    return Round(**found)
+    worst_cores, repeated = 0.0, 0
+    while steps:
+        setting, beside = steps[-1]
+        machine.wait_until_quiet(give_up_at_s)
+        begun_s, strangers_s = time.monotonic(), machine.strangers_s()
+        p95 = measure(members, setting, beside, seconds)
+        cores = (machine.strangers_s() - strangers_s) / (time.monotonic() - begun_s)
+        if cores > QUIET_CORES and time.monotonic() < give_up_at_s:
+            repeated += 1
+            continue
+        found[f"{setting}_{'beside' if beside else 'alone'}_ms"] = p95
+        worst_cores = max(worst_cores, cores)
+        steps.pop()
+    return Round(**found, strangers_cores=worst_cores, repeated=repeated)
 
 
-def report(rounds: list[Round], load_before: float, seed: int, seconds: float) -> dict[str, Any]:
-    walled, free = statistics.median(r.walled for r in rounds), statistics.median(r.free for r in rounds)
+def rounds_of(
+    members: dict[str, Member], wanted: int, seconds: float, rng: random.Random, patience_s: float
+) -> tuple[list[Round], list[Round]]:
+    """Undisturbed and disturbed rounds; gives up when patience is over."""
+    give_up_at_s = time.monotonic() + patience_s
+    one_round(members, seconds / 3, rng, give_up_at_s)  # warms caches and clocks
+    calm: list[Round] = []
+    disturbed: list[Round] = []
+    while len(calm) < wanted and (time.monotonic() < give_up_at_s or len(calm) + len(disturbed) < wanted):
+        made = one_round(members, seconds, rng, give_up_at_s)
+        (calm if made.strangers_cores <= QUIET_CORES else disturbed).append(made)
+    return calm, disturbed
+
+
+def report(
+    calm: list[Round], disturbed: list[Round], wanted: int, load_before: float, seed: int, seconds: float
+) -> dict[str, Any]:
+    """The verdict is on undisturbed rounds if there are as many as were wanted, else on all and never `ok`."""
+    enough = len(calm) >= wanted
+    used = calm if enough else [*calm, *disturbed]
+    walled, free = statistics.median(r.walled for r in used), statistics.median(r.free for r in used)
     return {
         "machine": {"cores": cpu_device().compute_units, "name": cpu_device().name, "load_before": load_before},
         "seed": seed,
         "seconds": seconds,
-        "rounds": [asdict(r) | {"walled": r.walled, "free": r.free} for r in rounds],
+        "undisturbed_rounds": len(calm),
+        "disturbed_rounds": len(disturbed),
+        "repeated_measurements": sum(r.repeated for r in [*calm, *disturbed]),
+        "rounds": [asdict(r) | {"walled": r.walled, "free": r.free} for r in used],
         "median_slowdown_with_walls": walled,
         "median_slowdown_without": free,
-        "ok": walled <= WITH_WALLS_AT_MOST and free >= WITHOUT_AT_LEAST * walled,
+        "ok": enough and walled <= WITH_WALLS_AT_MOST and free >= WITHOUT_AT_LEAST * walled,
     }
 
 
@@ -211,20 +282,23 @@ def as_page(result: dict[str, Any]) -> str:
         f"Made by `benchmarks/walls.py` on {machine['name']}, {machine['cores']} cores, load before the start "
         f"{machine['load_before']:.2f}; seed {result['seed']}, {result['seconds']} s a measurement. "
         f"Victim: {LAYERS} linear layers of {WIDTH}, batch {BATCH}, back to back. "
-        f"Neighbour: {NEIGHBOUR_THREADS} threads multiplying matrices."
+        f"Neighbour: {NEIGHBOUR_THREADS} threads multiplying matrices. Rounds without strangers on the machine: "
+        f"{result['undisturbed_rounds']}; with: {result['disturbed_rounds']}; measurements made again because of them: "
+        f"{result['repeated_measurements']}."
     )
     lines = [
         "# What a cpuset wall is worth",
         "",
         conditions,
         "",
-        "| round | alone ms | beside ms | slow-down with walls | free: alone ms | beside ms | slow-down without |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        HEADINGS,
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for number, r in enumerate(result["rounds"], 1):
         lines.append(
             f"| {number} | {r['walled_alone_ms']:.2f} | {r['walled_beside_ms']:.2f} | {r['walled']:.2f} | "
-            f"{r['free_alone_ms']:.2f} | {r['free_beside_ms']:.2f} | {r['free']:.2f} |"
+            f"{r['free_alone_ms']:.2f} | {r['free_beside_ms']:.2f} | {r['free']:.2f} | "
+            f"{r['strangers_cores']:.2f} |"
         )
     verdict = "met" if result["ok"] else "NOT met"
     walled, free = result["median_slowdown_with_walls"], result["median_slowdown_without"]
@@ -240,6 +314,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds for the machine to be quiet, in all")
     parser.add_argument("--out", type=Path, default=None, help="writes OUT.json and OUT.md")
     parser.add_argument("--role", choices=["victim", "neighbour"], help=argparse.SUPPRESS)
     parser.add_argument("--confinement", default="null", help=argparse.SUPPRESS)
@@ -259,9 +334,8 @@ def main() -> int:
     load_before = os.getloadavg()[0]
     print(f"seed {arguments.seed}, load {load_before:.2f}", file=sys.stderr)
     with cast(CpusetPartitioner(device), victim, neighbour) as members:
-        one_round(members, arguments.seconds / 3, rng)  # warms caches and clocks
-        rounds = [one_round(members, arguments.seconds, rng) for _ in range(arguments.rounds)]
-    result = report(rounds, load_before, arguments.seed, arguments.seconds)
+        calm, disturbed = rounds_of(members, arguments.rounds, arguments.seconds, rng, arguments.patience)
+    result = report(calm, disturbed, arguments.rounds, load_before, arguments.seed, arguments.seconds)
     page = as_page(result)
     print(page)
     if arguments.out:
