@@ -4,7 +4,11 @@ Two victims and two neighbours run all the time, one pair inside cpuset partitio
 each victim alone and beside its neighbour, in random order. Slow-down is p95 beside the neighbour over p95 alone *in
 the same setting and round*; the verdict is on the median over rounds.
 
-    python benchmarks/walls.py [--rounds 7] [--seconds 1.5] [--seed 1] [--out docs/results/walls]
+What else runs on the machine is noise of neither pair: before each measurement the machine is given time to become
+quiet, and one during which strangers used more than `QUIET_CORES` of a core is made again; the report
+says how many were.
+
+    python benchmarks/walls.py [--rounds 7] [--seconds 1.5] [--seed 1] [--patience 120] [--out docs/results/walls]
 """
 
 from __future__ import annotations
