@@ -270,6 +270,7 @@ def report(
         "machine": {"cores": cpu_device().compute_units, "name": cpu_device().name, "load_before": load_before},
         "seed": seed,
         "seconds": seconds,
+        "enough": enough,
         "undisturbed_rounds": len(calm),
         "disturbed_rounds": len(disturbed),
         "repeated_measurements": sum(r.repeated for r in [*calm, *disturbed]),
@@ -304,7 +305,7 @@ def as_page(result: dict[str, Any]) -> str:
             f"{r['free_alone_ms']:.2f} | {r['free_beside_ms']:.2f} | {r['free']:.2f} | "
             f"{r['strangers_cores']:.2f} |"
         )
-    verdict = "met" if result["ok"] else "NOT met"
+    verdict = "met" if result["ok"] else "NOT met" if result["enough"] else "undecided (too few undisturbed rounds)"
     walled, free = result["median_slowdown_with_walls"], result["median_slowdown_without"]
     summary = (
         f"Median slow-down of p95: {walled:.2f} with walls, {free:.2f} without ({free / walled:.2f} times as much). "
