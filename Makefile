@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint type fmt bench up clean
+.PHONY: help setup demo test lint type fmt bench bench-walls bench-peers test-gpu up clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,16 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+# Not in CI: they want a quiet machine, or a GPU.
+bench-walls: $(STAMP)
+	$(BIN)/python benchmarks/walls.py --out docs/results/walls
+
+bench-peers: $(STAMP)
+	$(BIN)/python benchmarks/peers.py
+
+test-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu_checks.py --out docs/results/gpu
 
 DATA_DIR ?= .partywall
 up: $(STAMP)

@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from isolation.devices.errors import DeviceGone, NvmlCode, device_error
+from isolation.devices.errors import DeviceGone, DeviceLost, NvmlCode, device_error
 from isolation.devices.library import (
     DeviceEvent,
     EventKind,
@@ -22,6 +22,7 @@ from isolation.devices.library import (
 )
 from isolation.devices.nvml_counters import NvmlCounters
 from isolation.devices.nvml_mig import NvmlMig
+from partywall.clock import Clock, SystemClock
 
 # Streaming multiprocessors are not asked for directly outside MIG: cores over cores per SM, by compute capability
 # (CUDA C++ Programming Guide, table of technical specifications).
@@ -53,10 +54,12 @@ class NvmlLibrary(NvmlMig):
         DeviceError: The driver does not start.
     """
 
-    def __init__(self, binding: Any) -> None:
+    def __init__(self, binding: Any, clock: Clock | None = None) -> None:
         super().__init__(binding)
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._events: Any = None
+        self._known: dict[int, Gpu] = {}
         self._open = False
         try:
             binding.nvmlInit()
@@ -68,7 +71,7 @@ class NvmlLibrary(NvmlMig):
 
     def gpus(self) -> tuple[Gpu, ...]:
         count = self._call("gpus", "driver", self._nvml.nvmlDeviceGetCount)
-        return tuple(self._gpu(index) for index in range(count))
+        return tuple(self._gpu_or_what_was_known(index) for index in range(count))
 
     def memory(self, gpu_uuid: str) -> MemoryUse:
         info = self._ask("memory", gpu_uuid, self._nvml.nvmlDeviceGetMemoryInfo)
@@ -101,7 +104,7 @@ class NvmlLibrary(NvmlMig):
         support = self._call("open_counters", gpu_uuid, lambda: self._nvml.nvmlGpmQueryDeviceSupport(handle))
         if not support.isSupportedDevice:
             raise device_error(NvmlCode.NOT_SUPPORTED, "open_counters", gpu_uuid, "GPM needs Hopper or later")
-        return NvmlCounters(self._nvml, handle, gpu_uuid, gpu_instance)
+        return NvmlCounters(self._nvml, handle, gpu_uuid, gpu_instance, self._clock)
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
         events = self._event_set()
@@ -130,6 +133,14 @@ class NvmlLibrary(NvmlMig):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def _gpu_or_what_was_known(self, index: int) -> Gpu:
+        try:
+            self._known[index] = self._gpu(index)
+        except DeviceLost:
+            if index not in self._known:
+                raise
+        return self._known[index]
 
     def _gpu(self, index: int) -> Gpu:
         nvml = self._nvml

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from isolation.devices.errors import NvmlCode, device_error
 from isolation.devices.library import MIN_COUNTER_INTERVAL_S, Counter, CounterReading
+from partywall.clock import Clock
 
 T = TypeVar("T")
 
@@ -15,11 +15,12 @@ T = TypeVar("T")
 class NvmlCounters:
     """Two GPM samples, taken in turn."""
 
-    def __init__(self, binding: Any, handle: Any, gpu_uuid: str, gpu_instance: int | None) -> None:
+    def __init__(self, binding: Any, handle: Any, gpu_uuid: str, gpu_instance: int | None, clock: Clock) -> None:
         self._nvml = binding
         self._handle = handle
         self._gpu_uuid = gpu_uuid
         self._gpu_instance = gpu_instance
+        self._clock = clock
         self._samples: list[Any] = []
         self._samples = [self._call(binding.nvmlGpmSampleAlloc) for _ in range(2)]
         self._taken_at = self._take(0)
@@ -27,7 +28,7 @@ class NvmlCounters:
     def read(self) -> CounterReading:
         if not self._samples:
             raise device_error(NvmlCode.INVALID_ARGUMENT, "counters.read", self._gpu_uuid, "counters are closed")
-        if time.monotonic() - self._taken_at < MIN_COUNTER_INTERVAL_S:
+        if self._clock.monotonic() - self._taken_at < MIN_COUNTER_INTERVAL_S:
             raise device_error(NvmlCode.INVALID_ARGUMENT, "counters.read", self._gpu_uuid, "samples are too close")
         before = self._taken_at
         self._taken_at = self._take(1)
@@ -45,7 +46,7 @@ class NvmlCounters:
             self._call(lambda: self._nvml.nvmlGpmSampleGet(self._handle, sample))
         else:
             self._call(lambda: self._nvml.nvmlGpmMigSampleGet(self._handle, self._gpu_instance, sample))
-        return time.monotonic()
+        return self._clock.monotonic()
 
     def _metrics(self) -> dict[Counter, float]:
         query = self._nvml.c_nvmlGpmMetricsGet_t()

@@ -37,6 +37,9 @@ class CpusetPartitioner:
             reasons.append(f"memory limit is {observed.memory_limit_bytes}, not {cap} bytes")
         return Attestation(not reasons, self._wall(partition), tuple(reasons))
 
+    def before_kill(self, partition: Partition, pid: int) -> None:
+        """A signal is enough."""
+
     def release(self, partition: Partition) -> None:
         self._check(partition)
 

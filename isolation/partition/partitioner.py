@@ -79,6 +79,10 @@ class Partitioner(Protocol):
         """Compares what a worker saw with what was given; changes nothing."""
         ...
 
+    def before_kill(self, partition: Partition, pid: int) -> None:
+        """What must happen before a worker of this partition may be sent a signal; best effort, never raises."""
+        ...
+
     def release(self, partition: Partition) -> None:
         """Takes the share down again; unknown partitions are fine.
 

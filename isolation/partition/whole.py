@@ -35,6 +35,9 @@ class WholePartitioner:
             reasons.append(f"sees {observed.multiprocessors} SMs of {self._device.compute_units}")
         return Attestation(not reasons, f"whole GPU {self._device.id}", tuple(reasons))
 
+    def before_kill(self, partition: Partition, pid: int) -> None:
+        """A signal is enough."""
+
     def release(self, partition: Partition) -> None:
         self._check(partition)
 

@@ -1,0 +1,265 @@
+"""One account of a node's devices: nobody else makes, resizes or takes down partitions.
+
+Rules: a partition is on disk before it is made and until it is gone; what was found is used and never destroyed;
+work on one device is serialised, and so are worker starts (several at once misjudge each other's memory); a device
+that fails is fenced until an operator clears it; without privileges the node still uses what stands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from isolation.devices.errors import DeviceForbidden, DeviceLost
+from isolation.partition.journal import Journal, Phase
+from isolation.partition.ledger import Account, account, objection
+from isolation.partition.mig import MigPartitioner
+from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
+from partywall.domain.fleet import Device, Partition, PartitionKind
+from partywall.errors import AlreadyExists, InvalidInput, NotFound, NotReady, PartywallError, Reason
+
+Partitioners = Mapping[tuple[str, PartitionKind], Partitioner]
+"""By device id and kind of partition."""
+_START_TURN_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of a desired state. `problems` are by partition (or device) id; the rest is reached."""
+
+    confinements: Mapping[str, WorkerConfinement]
+    released: tuple[str, ...]
+    problems: Mapping[str, PartywallError]
+
+
+class DeviceAuthority:
+    """Owns the partitions of one node. Verbs may block; safe from several threads.
+
+    Args:
+        devices: The node's inventory.
+        partitioners: Who makes which kind on which device.
+        journal: What an earlier process left behind is adopted: it stands, and is accounted for, at once.
+        share_cores: Whether a core may be in several cpusets.
+    """
+
+    def __init__(
+        self, devices: Sequence[Device], partitioners: Partitioners, journal: Journal, share_cores: bool = False
+    ) -> None:
+        self._devices = {device.id: device for device in devices}
+        self._partitioners = dict(partitioners)
+        self._journal = journal
+        self._share_cores = share_cores
+        self._locks = {device.id: threading.RLock() for device in devices}
+        self._turns = {device.id: threading.Lock() for device in devices}
+        self._fences: dict[str, str] = {}
+        self._observe_only: set[str] = set()
+
+    def partitions(self, device_id: str | None = None) -> tuple[Partition, ...]:
+        """Everything that is given out, in whatever phase."""
+        entries = self._journal.entries.values()
+        return tuple(e.partition for e in entries if device_id in (None, e.partition.device_id))
+
+    def account(self, device_id: str) -> Account:
+        """What is given out of a device."""
+        return account(self.partitions(device_id))
+
+    def observe_only(self, device_id: str) -> bool:
+        """Whether the driver refused us a change: what stands is used, nothing is made."""
+        return device_id in self._observe_only
+
+    def fence(self, device_id: str, reason: str) -> None:
+        """No new partition on this device until `unfence`; what stands stays accounted for."""
+        self._device(device_id)
+        self._fences[device_id] = reason
+
+    def unfence(self, device_id: str) -> None:
+        self._fences.pop(device_id, None)
+
+    def fenced(self, device_id: str) -> str | None:
+        """Why the device takes nothing new; None: it does."""
+        return self._fences.get(device_id)
+
+    def prepare(self, partition: Partition) -> WorkerConfinement:
+        """Makes a partition, or finds it standing.
+
+        Raises:
+            AlreadyExists: The id is taken by a different partition.
+            NotReady: No room, the device is fenced, or it cannot be made now.
+            DeviceForbidden: It would have to be made and we may not.
+        """
+        with self._lock(partition.device_id):
+            known = self._journal.entries.get(partition.id)
+            if known is not None and known.partition != partition:
+                raise AlreadyExists(
+                    f"partition {partition.id} stands as something else; a resize takes a new id",
+                    fields={"partition": partition.id},
+                )
+            self._check_fence(partition)
+            if known is None:
+                self._check_room(partition)
+            return self._make(partition, fresh=known is None)
+
+    def attest(self, partition: Partition, observed: Observation) -> Attestation:
+        """Whether a worker of this partition stands behind its wall.
+
+        Raises:
+            NotFound: The partition was not given out here.
+        """
+        if partition.id not in self._journal.entries:
+            raise NotFound(
+                f"partition {partition.id} was not prepared on this node", fields={"partition": partition.id}
+            )
+        return self._partitioner(partition).attest(partition, observed)
+
+    def before_kill(self, partition: Partition, pid: int) -> None:
+        """To be called before a worker of this partition is sent a signal."""
+        self._partitioner(partition).before_kill(partition, pid)
+
+    def release(self, partition_id: str) -> None:
+        """Takes a partition down; an id that is not there is fine.
+
+        Raises:
+            NotReady: Somebody holds it; it stays in the account, and another call tries again.
+        """
+        entry = self._journal.entries.get(partition_id)
+        if entry is None:
+            return
+        partition = entry.partition
+        with self._lock(partition.device_id):
+            self._journal.put(partition, Phase.RELEASING)
+            try:
+                self._partitioner(partition).release(partition)
+            except DeviceForbidden:
+                self._observe_only.add(partition.device_id)
+                raise
+            self._journal.remove(partition_id)
+
+    def layout_changed(self, device_id: str) -> tuple[str, ...]:
+        """A GPU's MIG layout may have been changed by somebody else; returns what of ours is gone."""
+        partitioner = self._partitioners.get((device_id, PartitionKind.MIG))
+        if not isinstance(partitioner, MigPartitioner):
+            return ()
+        with self._lock(device_id):
+            return partitioner.forget_vanished()
+
+    def reconcile(self, desired: Sequence[Partition]) -> Reconciled:
+        """Closes the gap between what stands and what shall stand; goes on past what fails. Idempotent."""
+        wanted = {partition.id: partition for partition in desired}
+        confinements: dict[str, WorkerConfinement] = {}
+        released: list[str] = []
+        problems: dict[str, PartywallError] = {}
+        for device_id in self._devices:
+            with _noting(problems, device_id):
+                self.layout_changed(device_id)
+        standing = {k: e.partition for k, e in self._journal.entries.items() if wanted.get(k) == e.partition}
+        # What stays comes first, so that nobody takes a shared daemon down for want of a known user.
+        for partition in standing.values():
+            with _noting(problems, partition.id):
+                confinements[partition.id] = self.prepare(partition)
+        for partition_id in self._journal.entries.keys() - standing.keys():
+            with _noting(problems, partition_id):
+                self.release(partition_id)
+                released.append(partition_id)
+        for partition in (p for p in wanted.values() if p.id not in standing):
+            with _noting(problems, partition.id):
+                confinements[partition.id] = self.prepare(partition)
+        return Reconciled(confinements, tuple(sorted(released)), problems)
+
+    @contextmanager
+    def starting(self, device_id: str, turn_s: float = _START_TURN_S) -> Iterator[None]:
+        """A worker's turn to start on a device, from fork to attestation: one at a time.
+
+        Raises:
+            NotReady: The turn did not come in time.
+        """
+        self._device(device_id)
+        turn = self._turns[device_id]
+        if not turn.acquire(timeout=turn_s):
+            raise NotReady(
+                f"another worker has been starting on {device_id} for {turn_s} s; look at it and retry",
+                reason=Reason.WRONG_STATE,
+                fields={"device": device_id},
+                retry_after_s=1.0,
+            )
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def _make(self, partition: Partition, fresh: bool) -> WorkerConfinement:
+        self._journal.put(partition, Phase.PREPARING)
+        try:
+            confinement = self._partitioner(partition).prepare(partition)
+        except PartywallError as error:
+            self._note(partition.device_id, error)
+            if fresh:  # what stood before may have workers in it: a failed second look takes nothing down
+                self._undo(partition)
+            raise
+        self._journal.put(partition, Phase.STANDING)
+        return confinement
+
+    def _undo(self, partition: Partition) -> None:
+        # What could not be made may be half there. If it cannot be taken down either, it stays in the account as
+        # being released, and the next reconcile tries again.
+        self._journal.put(partition, Phase.RELEASING)
+        try:
+            self._partitioner(partition).release(partition)
+        except PartywallError as error:
+            self._note(partition.device_id, error)
+            return
+        self._journal.remove(partition.id)
+
+    def _note(self, device_id: str, error: PartywallError) -> None:
+        if isinstance(error, DeviceLost):
+            self._fences[device_id] = error.message
+        if isinstance(error, DeviceForbidden):
+            self._observe_only.add(device_id)
+
+    def _check_room(self, partition: Partition) -> None:
+        reason = objection(
+            self._device(partition.device_id), self.partitions(partition.device_id), partition, self._share_cores
+        )
+        if reason is not None:
+            raise NotReady(
+                f"partition {partition.id} has no place on {partition.device_id}: {reason}",
+                reason=Reason.NO_PLACE,
+                fields={"partition": partition.id, "device": partition.device_id},
+            )
+
+    def _check_fence(self, partition: Partition) -> None:
+        if (why := self._fences.get(partition.device_id)) is not None:
+            raise NotReady(
+                f"device {partition.device_id} is fenced: {why}",
+                reason=Reason.WRONG_STATE,
+                fields={"device": partition.device_id},
+            )
+
+    def _partitioner(self, partition: Partition) -> Partitioner:
+        found = self._partitioners.get((partition.device_id, partition.kind))
+        if found is None:
+            raise InvalidInput(
+                f"partition {partition.id}: nothing on this node makes {partition.kind} on {partition.device_id}",
+                fields={"field": "partition.kind", "partition": partition.id},
+            )
+        return found
+
+    def _device(self, device_id: str) -> Device:
+        if device_id not in self._devices:
+            raise InvalidInput(
+                f"device {device_id} is not on this node; it has {', '.join(self._devices)}",
+                fields={"field": "partition.device_id"},
+            )
+        return self._devices[device_id]
+
+    def _lock(self, device_id: str) -> threading.RLock:
+        return self._locks[self._device(device_id).id]
+
+
+@contextmanager
+def _noting(problems: dict[str, PartywallError], name: str) -> Iterator[None]:
+    try:
+        yield
+    except PartywallError as error:
+        problems[name] = error
