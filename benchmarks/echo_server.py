@@ -26,7 +26,7 @@ class Echo(grpc.GenericRpcHandler):
     """One handler for every method, without serialisers: bytes in, the same bytes out."""
 
     def __init__(self) -> None:
-        self._handler = grpc.unary_unary_rpc_method_handler(self._answer)
+        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(self._answer)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         return self._handler

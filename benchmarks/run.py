@@ -3,7 +3,7 @@
 Prints tables, and as the last line of standard output one JSON object with the parts `dataplane`, `sealed`,
 `interference` and `simulation`; a part that this checkout does not have is null.
 
-Run: python benchmarks/run.py [--rounds 5] [--only dataplane ...]
+Run: python benchmarks/run.py [--rounds 5] [--seconds 2] [--only dataplane ...] [--full]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Figures = Mapping[str, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each shape")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one busy run of one server")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="measure only these parts")
     parser.add_argument("--full", action="store_true", help="the whole data-plane matrix, into docs/results (long)")
     options = parser.parse_args(arguments)
@@ -37,18 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.full:
         importlib.import_module("benchmarks.dataplane.full").run(console, options.rounds)
         return
-    steps: dict[str, Callable[[Console, int], Figures | None]] = {
-        "dataplane": _dataplane,
-        "sealed": _sealed,
-        "interference": lambda console, rounds: _discovered(console, "interference"),
-        "simulation": lambda console, rounds: _discovered(console, "simulation"),
+    steps: dict[str, Callable[[], Figures | None]] = {
+        "dataplane": lambda: _dataplane(console, dataplane.Plan(options.rounds, options.seconds)),
+        "sealed": lambda: _sealed(console, options.rounds),
+        "interference": lambda: _discovered(console, "interference"),
+        "simulation": lambda: _discovered(console, "simulation"),
     }
-    figures = {part: steps[part](console, options.rounds) if part in options.only else None for part in PARTS}
+    figures = {part: steps[part]() if part in options.only else None for part in PARTS}
     print(json.dumps(figures), flush=True)
 
 
-def _dataplane(console: Console, rounds: int) -> Figures:
-    plan = dataplane.Plan(rounds=rounds)
+def _dataplane(console: Console, plan: dataplane.Plan) -> Figures:
     comparison = dataplane.compare(plan, lambda text: print(text, file=sys.stderr, flush=True))
     console.print(comparison_table(comparison))
     return comparison.summary()
@@ -66,13 +66,16 @@ def _sealed(console: Console, rounds: int) -> Figures:
 
 
 def _discovered(console: Console, part: str) -> Figures | None:
-    """`benchmarks/PART.py` with a `measure()`; None where there is no such file. Its errors are not hidden."""
+    """What `measure()` of `benchmarks/PART.py` answers; None where there is no such part. Its errors are not hidden."""
     name = f"benchmarks.{part}"
-    if importlib.util.find_spec(name) is None:
+    found = importlib.util.find_spec(name)
+    measure: Callable[[], Figures] | None = getattr(importlib.import_module(name), "measure", None) if found else None
+    if measure is None:
         console.print(f"{part}: not in this checkout")
         return None
-    figures: Figures = importlib.import_module(name).measure()
-    console.print(Table(*figures, title=part.capitalize())) if not figures else console.print_json(data=dict(figures))
+    figures = measure()
+    console.print(f"[bold]{part}[/bold]")
+    console.print_json(data=dict(figures))
     return figures
 
 

@@ -8,8 +8,10 @@ that waits for slow answers, or counts from the moment it got round to sending, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from loadgen.arrivals import FloatArray, merge
@@ -97,13 +99,14 @@ class OpenLoopRun:
         """Sends everything, waits for the last answer (at most the longest deadline and a second), and reports."""
         self._start_s = self._clock.monotonic() + _START_DELAY_S
         self._pacer = Pacer(self._times_s + self._start_s, self._clock, self._release)
-        try:
-            if not self._stopped:
-                await self._pacer.run()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=max(s.deadline_s for s in self._streams) + _GRACE_S)
-        finally:
-            await self._abandon()
+        with _heap_set_aside():
+            try:
+                if not self._stopped:
+                    await self._pacer.run()
+                if self._tasks:
+                    await asyncio.wait(self._tasks, timeout=max(s.deadline_s for s in self._streams) + _GRACE_S)
+            finally:
+                await self._abandon()
         elapsed_s = self._clock.monotonic() - self._start_s
         return RunResult(
             tuple(r.columns(s.name, s.objective_ms) for s, r in zip(self._streams, self._recorders, strict=True)),
@@ -158,3 +161,13 @@ class OpenLoopRun:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GRACE_S)
+
+
+@contextlib.contextmanager
+def _heap_set_aside() -> Iterator[None]:
+    """Keeps the collector off what exists already: a full pass over a large program would hold up requests."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

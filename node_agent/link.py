@@ -22,7 +22,7 @@ from partywall.domain.fleet import ReplicaStatus
 from partywall.errors import PartywallError, Reason, Unavailable
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
-from partywall.wire.coalesce import Coalescer
+from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_to_proto, observed_to_proto
 from partywall.wire.status import from_rpc_error
 
@@ -32,7 +32,16 @@ MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
 
-Outgoing = link.InferReply | link.Observed | link.AgentEvent | None
+
+@dataclass(slots=True)
+class _Answer:
+    """What became of a call; its message is made when its frame is."""
+
+    call_id: int
+    outcome: Outcome
+
+
+Outgoing = _Answer | link.Observed | link.AgentEvent | None
 """None is a heartbeat: loads and nothing else."""
 
 
@@ -86,12 +95,15 @@ class RouterLink:
         replicas: Replicas,
         epoch: EpochGuard,
         clock: Clock,
+        window_s: float = WINDOW_S,
     ) -> None:
+        """`window_s` is how long replies may be gathered under load; 0.0: each is a frame of its own."""
         self._channel_factory = channel_factory
         self._hello = hello
         self._replicas = replicas
         self._epoch = epoch
         self._clock = clock
+        self._window_s = window_s
         self._request_ids = itertools.count(1)
         self._current: _Connection | None = None
         self._stub: agent_link_pb2_grpc.AgentLinkAsyncStub | None = None
@@ -129,18 +141,7 @@ class RouterLink:
         connection = context.connection
         if connection.calls.pop(context.call_id, None) is None or connection is not self._current:
             return
-        connection.outgoing.add(
-            link.InferReply(
-                id=context.call_id,
-                response=outcome.response,
-                error=None if outcome.error is None else error_to_proto(outcome.error),
-                queue_us=outcome.queue_us,
-                service_us=outcome.service_us,
-                batch_requests=outcome.batch_requests,
-                batch_rows=outcome.batch_rows,
-            ),
-            1.0 / max(1, outcome.batch_requests),
-        )
+        connection.outgoing.add(_Answer(context.call_id, outcome), 1.0 / max(1, outcome.batch_requests))
 
     async def fetch(self, artifact_id: str, file: str, offset: int) -> AsyncIterator[bytes]:
         """Ciphertext of a file from `offset` on.
@@ -168,7 +169,10 @@ class RouterLink:
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
         connection = _Connection(
             Coalescer(
-                lambda items: self._flush(call, connection, items), self._clock, lambda rate: len(connection.calls)
+                lambda items: self._flush(call, connection, items),
+                self._clock,
+                lambda rate: len(connection.calls),
+                window_s=self._window_s,
             )
         )
         self._current, self._stub = connection, stub
@@ -232,12 +236,13 @@ class RouterLink:
     async def _flush(self, call: Any, connection: _Connection, items: list[Outgoing]) -> None:
         frame, size = link.AgentFrame(generation=connection.generation), 0
         for item in items:
-            if isinstance(item, link.InferReply):
-                if size and size + len(item.response) > MAX_FRAME_BYTES:
+            if isinstance(item, _Answer):
+                length = len(item.outcome.response)
+                if size and size + length > MAX_FRAME_BYTES:
                     await call.write(frame)
                     frame, size = link.AgentFrame(generation=connection.generation), 0
-                frame.replies.append(item)
-                size += len(item.response)
+                _add_reply(frame, item.call_id, item.outcome)
+                size += length
             elif isinstance(item, link.Observed):
                 frame.observed.append(item)
             elif isinstance(item, link.AgentEvent):
@@ -263,6 +268,19 @@ class RouterLink:
         calls, connection.calls = connection.calls, {}
         for request_id, placement_id in calls.values():
             self._replicas.cancel(placement_id, request_id)
+
+
+def _add_reply(frame: link.AgentFrame, call_id: int, outcome: Outcome) -> None:
+    reply = frame.replies.add(
+        id=call_id,
+        response=outcome.response,
+        queue_us=outcome.queue_us,
+        service_us=outcome.service_us,
+        batch_requests=outcome.batch_requests,
+        batch_rows=outcome.batch_rows,
+    )
+    if outcome.error is not None:
+        reply.error.CopyFrom(error_to_proto(outcome.error))
 
 
 async def _beat(connection: _Connection, period_s: float) -> None:

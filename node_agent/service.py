@@ -26,7 +26,9 @@ from partywall import __version__
 from partywall.clock import SystemClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
 from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
+from partywall.memory import settle
 from partywall.v1 import agent_link_pb2 as link
+from partywall.wire.coalesce import WINDOW_S
 from partywall.wire.convert import device_to_proto
 
 log = structlog.get_logger(__name__)
@@ -85,7 +87,9 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         supervisor,
         epoch,
         clock,
+        WINDOW_S if settings.coalescing else 0.0,
     )
+    settle()
     log.info("agent starting", node=settings.node, devices=[d.name for d in devices])
     tasks = [
         asyncio.create_task(router.run()),

@@ -31,6 +31,8 @@ class AgentSettings:
     max_message_bytes: int = 32 << 20
     sandbox_required: bool = False
     """Refuse to start a worker when a sandbox layer is missing, instead of reporting it."""
+    coalescing: bool = True
+    """Gather the link's messages under load; off: each is a frame of its own."""
     drain_s: float = 10.0
     log_level: str = "info"
     log_json: bool | None = None

@@ -19,6 +19,7 @@ from grpc_health.v1._async import HealthServicer
 
 from partywall import logs
 from partywall.errors import PartywallError
+from partywall.memory import settle
 from partywall.v1 import (
     agent_link_pb2_grpc,
     fleet_pb2_grpc,
@@ -26,6 +27,7 @@ from partywall.v1 import (
     tenants_pb2_grpc,
 )
 from partywall.wire import inference as oip
+from partywall.wire.coalesce import WINDOW_S
 from router import metrics, reflection
 from router.control.enrol import AgentIdentity, JoinService
 from router.control.fleet_service import FleetService
@@ -81,6 +83,7 @@ async def _main(settings: RouterSettings) -> int:
         asyncio.create_task(_keep_health(parts, ports.health)),
         asyncio.create_task(parts.housekeeper.run()),
     ]
+    settle()
     log.info("router ready", **ports.addresses)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -191,6 +194,7 @@ def _link_server(parts: Parts) -> grpc.aio.Server:
         parts.clock,
         heartbeat_s=parts.settings.heartbeat_s,
         max_message_bytes=parts.settings.max_message_bytes,
+        window_s=WINDOW_S if parts.settings.coalescing else 0.0,
     )
     agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
     join = JoinService(parts.enrolment, parts.authority.ca_pem)

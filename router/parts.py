@@ -31,7 +31,7 @@ from router.control.uploads import Uploads
 from router.control.versions import Versions
 from router.gateway.dispatch import Deadlines, Dispatcher
 from router.gateway.replicas import ModelRoute, build_routes
-from router.gateway.statistics import Statistics
+from router.gateway.statistics import NoStatistics, Statistics
 from router.gateway.throttle import Throttle
 from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
@@ -142,7 +142,7 @@ async def build(settings: RouterSettings) -> Parts:
     reconciler = Reconciler(catalog, membership, keys, clock, Operator(overcommit=settings.overcommit))
     routes = Routes(catalog, membership)
     registry = CollectorRegistry()
-    statistics = Statistics(registry)
+    statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
     dispatcher = Dispatcher(
         routes,
         Throttle(clock) if settings.throttle else None,

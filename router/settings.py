@@ -31,10 +31,15 @@ class RouterSettings:
     admission: bool = True
     """Refuse at once what cannot meet its deadline."""
     throttle: bool = True
+    metrics: bool = True
+    """Count requests for `/metrics` and ModelStatistics."""
+    coalescing: bool = True
+    """Gather the link's messages under load; off: each is a frame of its own."""
     overcommit: bool = True
     """Time-share cores between partitions when none is free; off: such a model waits (NO_PLACE)."""
     heartbeat_s: float = 1.0
-    dead_after_s: float = 3.0
+    dead_after_s: float = 2.6
+    """Silence after which an agent is taken as dead; with the watch period this stays below 3 s."""
     drain_s: float = 10.0
     """How long SIGTERM lets accepted requests finish."""
     log_level: str = "info"

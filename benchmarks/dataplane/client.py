@@ -39,7 +39,7 @@ class Run:
         ]
         try:
             await asyncio.gather(*(channel.channel_ready() for channel in channels))
-            calls = [channel.unary_unary(payload.METHOD) for channel in channels]
+            calls: list[Any] = [channel.unary_unary(payload.METHOD) for channel in channels]
             started_s = time.monotonic()
             if self._order["rate_per_s"]:
                 await self._open(calls, started_s)

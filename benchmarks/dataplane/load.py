@@ -78,8 +78,7 @@ class H2Load:
             f"--log-file={log}",
             *_headers(server),
         ]
-        if shape.rate_per_s:
-            command.append(f"--rps={shape.rate_per_s / shape.connections:.4f}")
+        command += _paced(shape)
         command.append(f"http://{server.address}{payload.METHOD}")
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         counts, finished = _DONE.search(done.stdout), _FINISHED.search(done.stdout)
@@ -116,6 +115,18 @@ Client = H2Load | AioClient
 def choose_client(folder: Path) -> Client:
     """h2load where it is installed (Debian: nghttp2-client)."""
     return H2Load(folder) if shutil.which("h2load") else AioClient()
+
+
+def _paced(shape: Shape) -> list[str]:
+    """h2load paces each connection by itself: started together, they would all send at the same moment."""
+    if not shape.rate_per_s:
+        return []
+    per_ms, period_ms = max(1, round(shape.rate_per_s / 1e3)), max(1, round(1e3 / shape.rate_per_s))
+    return [
+        f"--rps={shape.rate_per_s / shape.connections:.4f}",
+        f"--rate={per_ms}",
+        f"--rate-period={period_ms}ms",
+    ]
 
 
 def _headers(server: Server) -> list[str]:

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -84,9 +85,6 @@ class Machine:
 
 def machine() -> Machine:
     """This machine, as far as results depend on it."""
-    import grpc
-    import uvloop
-
     names = [line.partition(":")[2].strip() for line in _lines(PROC / "cpuinfo") if line.startswith("model name")]
     memory_kib = next(int(line.split()[1]) for line in _lines(PROC / "meminfo") if line.startswith("MemTotal"))
     return Machine(
@@ -95,8 +93,8 @@ def machine() -> Machine:
         memory_gib=round(memory_kib / (1 << 20), 1),
         kernel=platform.release(),
         python=sys.version.split()[0],
-        grpcio=grpc.__version__,
-        uvloop=uvloop.__version__,
+        grpcio=version("grpcio"),
+        uvloop=version("uvloop"),
     )
 
 

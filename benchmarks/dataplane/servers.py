@@ -25,6 +25,9 @@ START_S, STOP_S, CALL_S = 120.0, 40.0, 60.0
 RATE, BURST = 100_000, 20_000
 """The tenant's quota: far above what is sent, so that the throttle works on every request and refuses none."""
 
+ROUTER_GRPC = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
+"""What `partywall up` gives the router's process."""
+
 Groups = Mapping[str, tuple[int, ...]]
 
 
@@ -58,21 +61,23 @@ class Server:
             AssertionError: The reply is wrong.
         """
         with grpc.insecure_channel(self.address, options=self.options) as channel:
-            reply = channel.unary_unary(payload.METHOD)(request, metadata=self.metadata, timeout=CALL_S)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(payload.METHOD)
+            reply = call(request, metadata=self.metadata, timeout=CALL_S)
         self.check(reply, request)
 
 
 @contextmanager
-def echo_server(folder: Path) -> Iterator[Server]:
-    """The floor."""
-    with started([sys.executable, str(BENCHMARKS / "echo_server.py")], folder / "echo.log") as ready:
-        yield Server("echo", ready["address"], {"echo": (ready["pid"],)})
+def echo_server(folder: Path, name: str = "echo", *, tuned: bool = False) -> Iterator[Server]:
+    """The floor; `tuned` gives it the router's choice of gRPC's poller."""
+    env = environment(**ROUTER_GRPC) if tuned else environment()
+    with started([sys.executable, str(BENCHMARKS / "echo_server.py")], folder / f"{name}.log", env) as ready:
+        yield Server(name, ready["address"], {"echo": (ready["pid"],)})
 
 
 @contextmanager
 def partywall_server(folder: Path, options: Sequence[str] = (), name: str = "partywall") -> Iterator[Server]:
     """`partywall up` with one tenant and the identity model; `options` go to `up`."""
-    data = folder / name
+    data = folder / name.replace(" ", "-")
     run_cli(data, "init")
     listen = [f"--{port}=127.0.0.1:0" for port in ("listen", "admin-listen", "link-listen", "metrics-listen")]
     command = [*CLI, "up", "--data-dir", str(data), *listen, "--log-level", "warning", *options]
@@ -82,7 +87,8 @@ def partywall_server(folder: Path, options: Sequence[str] = (), name: str = "par
         groups = {"router": (int(ready["router_pid"]),), "agent": (agent,), "worker": descendants(agent)}
         metadata = (("authorization", f"Bearer {key}"),)
         metrics = ready["metrics_address"]
-        yield Server(name, ready["address"], groups, metadata, lambda: served(metrics), payload.check_reply)
+        counted = _nothing if "--no-metrics" in options else lambda: served(metrics)
+        yield Server(name, ready["address"], groups, metadata, counted, payload.check_reply)
 
 
 def _tenant_with_model(data: Path, folder: Path) -> str:

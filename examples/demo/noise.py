@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from machine import usage
 from models import Digits
 from terminal import DemoError
 from tour import ACME, GLOBEX, GLOBEX_OBJECTIVE_MS, IMAGES_PER_REQUEST, MODEL_OF, Site
@@ -31,7 +32,9 @@ UTILISATION = 0.2
 OBJECTIVE_FACTOR = 3.0
 FLOOD_FACTOR = 3.0
 QUOTA_SHARE = 0.45
-REQUESTS_PER_ARM = 1020
+QUOTA_BURST = 6
+"""Small, so that the quota is used evenly and not in one run of work each second."""
+REQUESTS_PER_ARM = 1100
 """Of acme, over all rounds."""
 SOLO_S = 8.0
 _ARM_S = (10.0, 27.0)
@@ -40,6 +43,7 @@ _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0
 _FLOOD_MAX_PER_S = 1000.0
 """What one client process can send beside the servers."""
+_OTHERS_WORTH_SAYING = 0.05
 _SETTLE_S = 0.5
 _CAPACITY_CONCURRENCY = 4
 
@@ -87,6 +91,12 @@ class Round:
     order: tuple[Arm, Arm]
     solo: Requests
     arms: dict[Arm, dict[str, Requests]]
+    others: dict[Arm, float]
+    """Share of the machine that other programs used meanwhile."""
+
+
+def _caution(others: float) -> str:
+    return f" (other programs used {others:.0%} of the machine)" if others >= _OTHERS_WORTH_SAYING else ""
 
 
 class Neighbours:
@@ -132,13 +142,17 @@ class Neighbours:
         }
         order = (Arm.WITHOUT, Arm.WITH) if number % 2 == 0 else (Arm.WITH, Arm.WITHOUT)
         arms: dict[Arm, dict[str, Requests]] = {}
+        others: dict[Arm, float] = {}
         for arm in order:
+            before = usage()
             offered = {ACME: (times[ACME], objective_ms), GLOBEX: (times[GLOBEX], float(GLOBEX_OBJECTIVE_MS))}
             done = await self._open(self._sites[arm], offered)
             arms[arm] = {r.name: r for r in done}
+            others[arm] = usage().others_since(before)
             in_time = percent(float(in_time_mask(arms[arm][ACME]).mean()))
-            say(f"  {arm:<13} {len(times[ACME])} of acme beside {len(times[GLOBEX])} of globex: {in_time} in time")
-        return Round(objective_ms, order, solo, arms)
+            counts = f"{len(times[ACME])} of acme beside {len(times[GLOBEX])} of globex"
+            say(f"  {arm:<13} {counts}: {in_time} in time{_caution(others[arm])}")
+        return Round(objective_ms, order, solo, arms, others)
 
     async def _open(self, site: Site, offered: dict[str, tuple[FloatArray, float | None]]) -> Sequence[Requests]:
         deadlines = {ACME: _ACME_DEADLINE_S, GLOBEX: _GLOBEX_DEADLINE_S}

@@ -11,13 +11,14 @@ from rich import box
 from rich.table import Table
 from tour import ACME, GLOBEX
 
-from loadgen.report import in_time_mask, number, percent
+from loadgen.report import ClientReport, client_report, in_time_mask, number, percent
 from loadgen.results import Fate, Requests, concatenate
 
 WITH_AT_LEAST = 0.99
 WITHOUT_BELOW = 0.80
 QUOTA_AT_LEAST = 0.40
 QUOTA_SERVED_AT_LEAST = 0.95
+_OTHERS_DISTURB = 0.10
 _LEAST_REQUESTS = 1000
 
 
@@ -50,6 +51,10 @@ class Outcome:
     rounds: int
     objectives_ms: tuple[float, ...]
     rows: tuple[Row, ...]
+    others: float
+    """Share of the machine that other programs used during the arms, mean."""
+    client: ClientReport
+    """How late the load generator itself was in the arms."""
     requests: dict[str, Requests]
     """Acme's requests of all rounds, by arm: what the curves show."""
 
@@ -78,7 +83,9 @@ def summarise(plan: Calibration, rounds: Sequence[Round], solo_s: float) -> Outc
     ]
     requests = {str(Arm.SOLO): concatenate([r.solo for r in rounds])}
     requests |= {str(arm): concatenate([r.arms[arm][ACME] for r in rounds]) for arm in (Arm.WITHOUT, Arm.WITH)}
-    return Outcome(plan, len(rounds), tuple(r.objective_ms for r in rounds), tuple(rows), requests)
+    client = client_report([part for r in rounds for arm in r.arms.values() for part in arm.values()])
+    others = float(np.mean([share for r in rounds for share in r.others.values()]))
+    return Outcome(plan, len(rounds), tuple(r.objective_ms for r in rounds), tuple(rows), others, client, requests)
 
 
 def misses(outcome: Outcome) -> list[str]:
@@ -101,6 +108,8 @@ def misses(outcome: Outcome) -> list[str]:
         found.append(
             f"globex was served {percent(outcome.quota_served)} of its quota, not {QUOTA_SERVED_AT_LEAST:.0%} or more"
         )
+    if found and outcome.others >= _OTHERS_DISTURB:
+        found.append(f"other programs used {outcome.others:.0%} of the machine meanwhile: try again when it is quiet")
     unsent = sum(r.unsent for r in outcome.rows)
     if unsent:
         found.append(f"the load generator could not send {unsent} requests: the machine was too busy")
@@ -108,7 +117,7 @@ def misses(outcome: Outcome) -> list[str]:
 
 
 _TEXT_COLUMNS = 2
-HEADER = ("tenant", "arm", "sent", "served", "refused", "failed", "p50 ms", "p99 ms", "in time", "goodput/s")
+HEADER = ("tenant", "arm", "sent", "served", "refused", "failed", "p50 ms", "p99 ms", "in time", "good/s")
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def write_results(outcome: Outcome, settings: Mapping[str, object], path: Path) 
             "quota_served": outcome.quota_served,
         },
         "arm_s": plan.arm_s,
+        "other_programs_share": outcome.others,
+        "client": asdict(outcome.client),
         "objectives_ms": outcome.objectives_ms,
         "rows": [asdict(row) for row in outcome.rows],
     }

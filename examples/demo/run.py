@@ -19,7 +19,7 @@ import models
 import tour
 import uvloop
 from instance import Instance
-from noise import ROUNDS, SOLO_S, Arm, Calibration, Neighbours, Round
+from noise import QUOTA_BURST, ROUNDS, SOLO_S, Arm, Calibration, Neighbours, Round
 from outcome import Outcome, misses, objective_line, quota_line, summarise, table
 from page import write_figure, write_page, write_results
 from terminal import DemoError, Terminal
@@ -75,7 +75,8 @@ def _measure(terminal: Terminal, neighbours: Neighbours, walls: Instance, option
         f"acme {plan.acme_service_ms:.1f} ms per sentence; globex {plan.globex_capacity_per_s:.1f} requests of "
         f"{tour.IMAGES_PER_REQUEST} images per second"
     )
-    walls.admin("quota", "set", tour.GLOBEX, "--requests-per-s", f"{plan.quota_per_s:.2f}")
+    quota = ("--requests-per-s", f"{plan.quota_per_s:.2f}", "--burst", str(QUOTA_BURST))
+    walls.admin("quota", "set", tour.GLOBEX, *quota)
     terminal.step(
         f"{options.rounds} rounds of {plan.arm_s:.0f} s per arm: acme sends {plan.acme_rate_per_s:.1f}/s, globex "
         f"floods with {plan.flood_per_s:.1f}/s (seed {options.seed})"

@@ -18,9 +18,9 @@ from partywall.clock import Clock
 
 T = TypeVar("T")
 
-WINDOW_S = 0.002
-"""uvloop's timers resolve one millisecond: the window is 1.5 to 2.5 ms in truth."""
-OPEN_AT_ARRIVALS = 2.0
+WINDOW_S = 0.003
+"""uvloop's timers resolve one millisecond: the window is 2.5 to 3.5 ms in truth."""
+OPEN_AT_ARRIVALS = 3.0
 """Expected arrivals per window from which gathering pays."""
 OPEN_AT_COMPANY = 2.0
 """Other requests under way from which gathering pays."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, Reason, Unavailable
 from partywall.v1 import agent_link_pb2 as link
-from partywall.wire.coalesce import Coalescer
+from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_from_proto
 from router.gateway.replicas import Replica
 
@@ -48,7 +48,7 @@ class AgentSession:
     `run_writer` must run as long as the link lives. `close` fails everything that still waits.
     """
 
-    def __init__(self, hello: link.Hello, clock: Clock) -> None:
+    def __init__(self, hello: link.Hello, clock: Clock, window_s: float = WINDOW_S) -> None:
         self.node = hello.node
         self.hello = hello
         self.last_seen_s = clock.monotonic()
@@ -58,7 +58,7 @@ class AgentSession:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
-        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company)
+        self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company, window_s=window_s)
         self._turnaround_s = 0.0
 
     @property

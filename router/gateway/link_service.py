@@ -13,6 +13,7 @@ from partywall.clock import Clock
 from partywall.errors import InvalidInput, NotFound, PermissionDenied
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
+from partywall.wire.coalesce import WINDOW_S
 from router.control.membership import Membership
 from router.gateway.link import AgentSession
 
@@ -49,7 +50,9 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         *,
         heartbeat_s: float,
         max_message_bytes: int,
+        window_s: float = WINDOW_S,
     ) -> None:
+        """`window_s` is how long calls may be gathered under load; 0.0: each is a frame of its own."""
         self._membership = membership
         self._identify = identify
         self._blobs = blobs
@@ -57,6 +60,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         self._clock = clock
         self._heartbeat_ms = int(heartbeat_s * 1e3)
         self._max_message_bytes = max_message_bytes
+        self._window_s = window_s
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
         node = self._identify(context)
@@ -68,7 +72,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
                 f"the certificate is of node {node!r} and the hello names {first.hello.node!r}; "
                 "join this node with its own token (partywall fleet token)"
             )
-        session = AgentSession(first.hello, self._clock)
+        session = AgentSession(first.hello, self._clock, self._window_s)
         await context.write(
             link.RouterFrame(
                 welcome=link.Welcome(

@@ -199,3 +199,26 @@ class Statistics(Collector):
             return "other"
         self._tenants.add(tenant)
         return tenant
+
+
+class NoStatistics(Statistics):
+    """Counts nothing, for `--no-metrics`."""
+
+    def served(
+        self,
+        tenant_id: str,
+        tenant: str,
+        model: str,
+        version: int,
+        elapsed_s: float,
+        reply: agent_link_pb2.InferReply,
+        slo_ms: int,
+        now_ms: int,
+    ) -> None:
+        """Does nothing."""
+
+    def refused(self, tenant: str, model: str, error: PartywallError) -> None:
+        """Does nothing."""
+
+    def failed(self, tenant_id: str, model: str, version: int, elapsed_s: float) -> None:
+        """Does nothing."""

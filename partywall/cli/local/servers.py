@@ -27,6 +27,8 @@ TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM chain; nee
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
 Reflection = Annotated[bool, typer.Option("--reflection", help="gRPC reflection on the public port too.")]
 NoAdmission = Annotated[bool, typer.Option("--no-admission", help="Queue what cannot meet its deadline.")]
+NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
+NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
 Modules = Annotated[
     list[str] | None, typer.Option("--modules", metavar="FILE", help="Registers architectures; repeatable.")
@@ -71,6 +73,8 @@ def router(
     reflection: Reflection = False,
     no_admission: NoAdmission = False,
     no_throttle: NoThrottle = False,
+    no_metrics: NoMetrics = False,
+    no_coalescing: NoCoalescing = False,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
@@ -93,6 +97,8 @@ def router(
         reflection=reflection,
         admission=not no_admission,
         throttle=not no_throttle,
+        metrics=not no_metrics,
+        coalescing=not no_coalescing,
         overcommit=not no_overcommit,
         drain_s=drain_s,
         log_level=log_level,
@@ -117,6 +123,7 @@ def agent(
     sandbox_required: Annotated[
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
+    no_coalescing: NoCoalescing = False,
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
     parent_pid: ParentPid = 0,
@@ -138,6 +145,7 @@ def agent(
         queue=QueueDiscipline(check_queue(queue)),
         cores=parse_cores(cores) if cores else (),
         sandbox_required=sandbox_required,
+        coalescing=not no_coalescing,
         drain_s=drain_s,
         log_level=log_level,
     )

@@ -30,6 +30,9 @@ from partywall.v1 import fleet_pb2
 
 _TOKEN_LIFETIME_S = 900
 _PROBE_TIMEOUT_S = 5.0
+_ROUTER_GRPC = "-event_engine_listener"
+"""gRPC's older poller reads the router's ports with one thread hop less: a sixth of the CPU of a bare call (figures:
+docs/performance.md). A release of gRPC that no longer has the choice says so on standard error and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,10 @@ class LocalInstance:
         argv = [*_partywall("router", self.data_dir), *self.router_options]
         for option, key in (("--listen", "public"), ("--admin-listen", "admin"), ("--link-listen", "link")):
             argv += [option, listens[key]]
-        return Launch([*argv, "--metrics-listen", listens["metrics"]], {})
+        chosen = "GRPC_EXPERIMENTS" in os.environ
+        return Launch(
+            [*argv, "--metrics-listen", listens["metrics"]], {} if chosen else {"GRPC_EXPERIMENTS": _ROUTER_GRPC}
+        )
 
     def agent(self, addresses: Addresses) -> Launch:
         home = self.data_dir / "node"
@@ -99,6 +105,8 @@ def up(
     reflection: servers.Reflection = False,
     no_admission: servers.NoAdmission = False,
     no_throttle: servers.NoThrottle = False,
+    no_metrics: servers.NoMetrics = False,
+    no_coalescing: servers.NoCoalescing = False,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -114,7 +122,7 @@ def up(
     data_dir = servers.existing_data_dir(session)
     _check_extras()
     flags = {"--reflection": reflection, "--no-admission": no_admission, "--no-throttle": no_throttle}
-    flags["--no-overcommit"] = no_overcommit
+    flags |= {"--no-overcommit": no_overcommit, "--no-metrics": no_metrics, "--no-coalescing": no_coalescing}
     common = ("--drain-s", str(drain_s), "--log-level", log_level)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     if cores:
@@ -130,6 +138,7 @@ def up(
             *(part for file in modules or () for part in ("--modules", _absolute_module(file))),
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),
+            *(("--no-coalescing",) if no_coalescing else ()),
         ),
         tls_cert=tls_cert,
     )

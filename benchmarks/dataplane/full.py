@@ -1,0 +1,124 @@
+"""`benchmarks/run.py --full`: the whole matrix, into docs/results/dataplane.{md,json,svg}."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.dataplane import results
+from benchmarks.dataplane.bench import BUSY, IDLE, MANY
+from benchmarks.dataplane.load import Client, Shape, choose_client
+from benchmarks.dataplane.processes import pss_mib
+from benchmarks.dataplane.rounds import Sample, Spread, interleave
+from benchmarks.dataplane.servers import Server, echo_server, partywall_server
+
+VALUES_150_KB, VALUES_2_MB = 38_400, 524_288
+OPEN_LOOP_SHARE = 0.6
+CLOSED = {
+    "1 KB, 1 in flight": IDLE,
+    "1 KB, 16 in flight": Shape(1, 16),
+    "1 KB, 64 in flight": BUSY,
+    "1 KB, 256 in flight": Shape(1, 256),
+    "1 KB, 64 connections": MANY,
+    "150 KB, 1 in flight": Shape(1, 1, VALUES_150_KB),
+    "150 KB, 16 in flight": Shape(1, 16, VALUES_150_KB),
+    "2 MB, 1 in flight": Shape(1, 1, VALUES_2_MB),
+    "2 MB, 16 in flight": Shape(1, 16, VALUES_2_MB),
+}
+FEATURES = {
+    "no throttle": ("--no-throttle",),
+    "no admission": ("--no-admission",),
+    "no metrics": ("--no-metrics",),
+    "no coalescing": ("--no-coalescing",),
+}
+SECONDS = 1.5
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One shape on all servers of a table: samples by round, then by server."""
+
+    label: str
+    shape: Shape
+    rounds: Sequence[Sequence[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Everything one run measured."""
+
+    client: str
+    closed: Sequence[Cell]
+    open_loop: Cell
+    features: Cell
+    memory_mib: dict[str, float]
+
+
+def run(console: Console, rounds: int) -> None:
+    """Measures, prints and writes the files.
+
+    Raises:
+        RuntimeError: A server did not start.
+        AssertionError: Requests failed or replies were wrong.
+    """
+    full = measure(rounds, console.print)
+    for table in results.tables(full):
+        console.print(table)
+    for path in results.write(full):
+        console.print(f"written: {path}")
+
+
+def measure(rounds: int, note: Note) -> Full:
+    """About five minutes for three rounds."""
+    with tempfile.TemporaryDirectory(prefix="partywall-bench-") as name:
+        folder = Path(name)
+        client = choose_client(folder)
+        with ExitStack() as servers:
+            echo = servers.enter_context(echo_server(folder))
+            # The same gRPC settings as the router's, to tell what they alone bring.
+            tuned = servers.enter_context(echo_server(folder, "echo, router's gRPC settings", tuned=True))
+            partywall = servers.enter_context(partywall_server(folder))
+            pair = (echo, partywall)
+            closed = [
+                _cell(
+                    label,
+                    (echo, tuned, partywall) if shape in (IDLE, BUSY, MANY) else pair,
+                    client,
+                    shape,
+                    rounds,
+                    note,
+                )
+                for label, shape in CLOSED.items()
+            ]
+            open_loop = _open_loop(pair, client, closed, rounds, note)
+            memory = {role: pss_mib(pids) for server in pair for role, pids in server.groups.items()}
+        features = _features(folder, client, rounds, note)
+        return Full(client.name, closed, open_loop, features, memory)
+
+
+def _open_loop(pair: Sequence[Server], client: Client, closed: Sequence[Cell], rounds: int, note: Note) -> Cell:
+    """Both servers at the same rate: a share of what Partywall does at most."""
+    many = next(cell for cell in closed if cell.shape == MANY)
+    capacity = Spread.of(samples[-1].outcome.per_s for samples in many.rounds).median
+    shape = replace(MANY, streams=64, rate_per_s=round(OPEN_LOOP_SHARE * capacity))
+    label = f"open loop, {shape.rate_per_s:.0f}/s ({OPEN_LOOP_SHARE:.0%} of capacity)"
+    return _cell(label, pair, client, shape, rounds, note)
+
+
+def _features(folder: Path, client: Client, rounds: int, note: Note) -> Cell:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(partywall_server(folder, (), "all on"))]
+        servers += [stack.enter_context(partywall_server(folder, off, name)) for name, off in FEATURES.items()]
+        return _cell("features, 1 KB, 64 in flight", servers, client, BUSY, rounds, note)
+
+
+def _cell(label: str, servers: Sequence[Server], client: Client, shape: Shape, rounds: int, note: Note) -> Cell:
+    note(f"{label}: {rounds} rounds")
+    taken = interleave(servers, client, shape, rounds=rounds, seconds=SECONDS, note=lambda text: note(f"  {text}"))
+    return Cell(label, shape, taken)
