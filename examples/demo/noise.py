@@ -28,7 +28,7 @@ from partywall.client.endpoint import open_endpoint
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 ROUNDS = 3
-UTILISATION = 0.2
+UTILISATION = 0.16
 OBJECTIVE_FACTOR = 3.0
 FLOOD_FACTOR = 3.0
 QUOTA_SHARE = 0.45
@@ -37,7 +37,7 @@ QUOTA_BURST = 6
 REQUESTS_PER_ARM = 1100
 """Of acme, over all rounds."""
 SOLO_S = 8.0
-_ARM_S = (10.0, 27.0)
+_ARM_S = (10.0, 30.0)
 _ACME_MAX_RATE_PER_S = 60.0
 _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0
