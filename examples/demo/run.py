@@ -96,8 +96,6 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
     options.out.mkdir(parents=True, exist_ok=True)
     write_page(outcome, settings, options.out / "report.html")
     write_results(outcome, settings, options.out / "results.json")
-    if options.save_figure is not None:
-        write_figure(outcome, options.save_figure)
     terminal.step("What came out")
     terminal.console.print(table(outcome))
     terminal.say(objective_line(outcome))
@@ -106,6 +104,9 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
     found = misses(outcome)
     for miss in found:
         terminal.console.print(f"  the picture does not show: {miss}", style="red", markup=False)
+    if options.save_figure is not None and not found:
+        write_figure(outcome, options.save_figure)
+        terminal.say(f"picture: {options.save_figure}")
     terminal.step("To go on by yourself")
     terminal.show("init", "--data-dir", ".partywall")
     terminal.show("up", "--data-dir", ".partywall", "--modules", "examples/architectures.py")
@@ -120,7 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7, help="repeats arrivals, payloads and training")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"interleaved rounds (default {ROUNDS})")
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder for report.html and results.json")
-    parser.add_argument("--save-figure", type=Path, help="also write the picture of this run as SVG")
+    parser.add_argument("--save-figure", type=Path, help="also write the picture of this run as SVG, if it shows")
     return parser.parse_args()
 
 
