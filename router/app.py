@@ -50,6 +50,9 @@ MODELS, TENANTS, FLEET, HEALTH = (
     "grpc.health.v1.Health",
 )
 
+REFUSE_S = 0.5
+"""How long a draining router still answers new requests with DRAINING before its ports close."""
+
 
 def run(settings: RouterSettings) -> int:
     """Runs a router until SIGTERM or SIGINT; answers the exit code. Blocks."""
@@ -69,6 +72,7 @@ class _Ports:
     admin: grpc.aio.Server
     link: grpc.aio.Server
     health: HealthServicer
+    inference: InferenceService
     addresses: dict[str, str]
     stop_metrics: Callable[[], None]
 
@@ -103,6 +107,9 @@ async def _close(parts: Parts, ports: _Ports, tasks: list[asyncio.Task[Any]]) ->
     """Drains: not ready, no new calls, accepted ones finish within the bound; the agents' link goes last."""
     log.info("router draining", seconds=parts.settings.drain_s)
     await ports.health.enter_graceful_shutdown()
+    ports.inference.start_draining()
+    # Callers hear why before the port closes: what arrives at a closing port, gRPC cancels without a reason.
+    await asyncio.sleep(min(REFUSE_S, parts.settings.drain_s))
     await asyncio.gather(ports.public.stop(parts.settings.drain_s), ports.admin.stop(parts.settings.drain_s))
     for task in tasks:
         task.cancel()
@@ -119,7 +126,7 @@ async def _open(parts: Parts) -> _Ports:
     admin_listen = Address.parse(settings.admin_listen, "--admin-listen")
     link_listen = Address.parse(settings.link_listen, "--link-listen")
     health = HealthServicer()
-    public = _public_server(parts, health)
+    public, inference = _public_server(parts, health)
     admin = _admin_server(parts, health)
     link = _link_server(parts)
     tls = (settings.tls_cert, settings.tls_key)
@@ -137,10 +144,10 @@ async def _open(parts: Parts) -> _Ports:
         "link": link_at.text,
         "metrics": metrics_at.text,
     }
-    return _Ports(public, admin, link, health, addresses, stop_metrics)
+    return _Ports(public, admin, link, health, inference, addresses, stop_metrics)
 
 
-def _public_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
+def _public_server(parts: Parts, health: HealthServicer) -> tuple[grpc.aio.Server, InferenceService]:
     server = grpc.aio.server(options=options(parts.settings.max_message_bytes))
     authenticator = Authenticator(parts.catalog, parts.clock, parts.key_use.note)
     inference = InferenceService(
@@ -166,7 +173,7 @@ def _public_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if parts.settings.reflection:
         reflection.enable(server, (oip.SERVICE_NAME, MODELS, HEALTH))
-    return server
+    return server, inference
 
 
 def _admin_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:

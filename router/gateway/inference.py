@@ -15,7 +15,7 @@ from google.protobuf import message_factory
 from partywall import __version__
 from partywall.clock import Clock
 from partywall.domain.tenants import Tenant
-from partywall.errors import InternalError, InvalidInput, PartywallError, Reason, Unsupported
+from partywall.errors import InternalError, InvalidInput, PartywallError, Reason, Unavailable, Unsupported
 from partywall.wire import inference as oip
 from partywall.wire.status import to_status
 from router.gateway.authn import Authenticator
@@ -68,6 +68,7 @@ class InferenceService:
         self._statistics = statistics
         self._ready = ready
         self._clock = clock
+        self._draining = False
         self._boot = secrets.token_hex(4)
         self._calls = itertools.count(1)
 
@@ -90,6 +91,10 @@ class InferenceService:
                     response_serializer=response.SerializeToString,
                 )
         return grpc.method_handlers_generic_handler(oip.SERVICE_NAME, methods)
+
+    def start_draining(self) -> None:
+        """Refuses new requests from now on, with a reason; those that were accepted are finished."""
+        self._draining = True
 
     async def model_infer(self, raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
@@ -213,6 +218,10 @@ class InferenceService:
         return call
 
     def _parse(self, raw: bytes) -> Any:
+        if self._draining:
+            raise Unavailable(
+                "this router is being stopped; send the request again", reason=Reason.DRAINING, retry_after_s=1.0
+            )
         if len(raw) > self._max_message_bytes:
             raise InvalidInput(
                 f"the request has {len(raw)} bytes and the router takes {self._max_message_bytes}; send smaller "
