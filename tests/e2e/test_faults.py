@@ -160,7 +160,9 @@ def test_work_in_flight_is_finished_when_the_router_drains(broken: dict[str, Any
     assert instance.stop() == 0
     for thread in threads:
         thread.join(30)
-    assert set(outcomes) <= {"ok", Reason.UNREACHABLE.value, Reason.DRAINING.value, Reason.NO_REPLICA.value}, outcomes
+    # A call that reaches the port while it closes is cancelled by gRPC itself, before any handler has seen it.
+    refused = {r.value for r in (Reason.UNREACHABLE, Reason.DRAINING, Reason.NO_REPLICA, Reason.CANCELLED)}
+    assert set(outcomes) <= {"ok", *refused}, outcomes
 
 
 def _try(c: partywall.Client, model: str) -> Any:
