@@ -1,0 +1,193 @@
+"""The life of one worker: started, loaded, restarted with back-off, drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from node_agent.artifacts import Artifacts
+from node_agent.queueing import BatchLimits
+from node_agent.runner import Reply, Runner
+from node_agent.settings import QueueDiscipline
+from node_agent.slots import ReplicaSlot, WorkerSlot
+from node_agent.workers import LoadResult, WorkerExit, WorkerHandle
+from partywall.clock import Clock
+from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
+from partywall.errors import ArtifactRefused, DataLoss, PartywallError, Reason, Unavailable, Unsupported
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import worker_pb2
+
+log = structlog.get_logger(__name__)
+
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 30.0
+STEADY_S = 30.0
+"""A worker that lived this long starts over with the first back-off."""
+DEFAULT_MAX_BATCH = 32
+
+Spawn = Callable[[str, Partition], Awaitable[WorkerHandle]]
+"""Starts a worker in a partition and answers once its wall is attested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every worker's life needs. `report` takes each status that changed."""
+
+    spawn: Spawn
+    artifacts: Artifacts
+    discipline: QueueDiscipline
+    clock: Clock
+    reply: Reply
+    report: Callable[[ReplicaStatus], None]
+    drain_s: float
+
+
+class WorkerLife:
+    """Owns everything about one worker; one task runs it. `removed` is told of each replica that is gone."""
+
+    def __init__(self, worker: WorkerSlot, means: Means, removed: Callable[[WorkerSlot, ReplicaSlot], None]) -> None:
+        self._worker = worker
+        self._means = means
+        self._removed = removed
+
+    async def run(self) -> None:
+        """Starts, serves until the process ends or nobody wants it, starts again with back-off."""
+        worker, clock = self._worker, self._means.clock
+        backoff_s = FIRST_BACKOFF_S
+        while worker.live:
+            started_s = clock.monotonic()
+            why = await self._live_once()
+            if not worker.live:
+                break
+            worker.restarts += 1
+            if clock.monotonic() - started_s > STEADY_S:
+                backoff_s = FIRST_BACKOFF_S
+            log.warning("worker ended", worker=worker.worker_id, reason=why, restart_in_s=backoff_s)
+            for slot in worker.replicas.values():
+                if slot.status.state is not ReplicaState.FAILED or not slot.status.permanent:
+                    self._set(slot, ReplicaState.STARTING, reason=f"{why}; starting again", pid=0)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(LAST_BACKOFF_S, backoff_s * 3)
+        for slot in list(worker.replicas.values()):
+            self._removed(worker, slot)
+
+    async def _live_once(self) -> str:
+        """Starts the process and serves until it ends; answers why it ended."""
+        worker, means = self._worker, self._means
+        try:
+            process = await means.spawn(worker.worker_id, worker.partition)
+        except Unsupported as error:
+            for slot in worker.replicas.values():
+                self._set(slot, ReplicaState.FAILED, reason=error.message, permanent=True)
+            await worker.changed.wait()
+            return error.message
+        except (PartywallError, TimeoutError) as error:
+            return f"the worker did not start: {error}"
+        runner = worker.runner = Runner(process, means.discipline, means.clock, means.reply)
+        closed = asyncio.ensure_future(asyncio.shield(process.closed))
+        try:
+            return await self._serve(process, runner, closed)
+        finally:
+            closed.cancel()
+            worker.runner = None
+            for slot in worker.replicas.values():
+                slot.loaded = False
+
+    async def _serve(self, process: WorkerHandle, runner: Runner, closed: asyncio.Future[WorkerExit]) -> str:
+        worker = self._worker
+        while True:
+            worker.changed.clear()
+            for slot in list(worker.replicas.values()):
+                if not slot.wanted:
+                    await self._drop(slot, process, runner)
+                elif not slot.loaded and not slot.status.permanent and not closed.done():
+                    await self._load(slot, process, runner)
+            if not worker.replicas:
+                await process.stop(self._means.drain_s)
+                return "nobody wants it"
+            changed = asyncio.ensure_future(worker.changed.wait())
+            try:
+                await asyncio.wait((changed, closed), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+            if closed.done():
+                ended = closed.result()
+                runner.fail(_died(ended))
+                return ended.message
+
+    async def _load(self, slot: ReplicaSlot, process: WorkerHandle, runner: Runner) -> None:
+        worker = self._worker
+        self._set(slot, ReplicaState.LOADING, pid=process.pid)
+        spec = slot.spec
+        try:
+            folder = await self._means.artifacts.folder(spec.artifact_id, spec.files)
+            result = await process.load(
+                worker_pb2.LoadReplica(
+                    handle=slot.handle,
+                    tenant_id=spec.tenant_id,
+                    model=spec.model,
+                    version=spec.version,
+                    manifest=spec.manifest,
+                    files=spec.files,
+                    data_key=spec.data_key,
+                    sealed_dir=str(folder),
+                )
+            )
+        except PartywallError as error:
+            permanent = isinstance(error, ArtifactRefused | DataLoss | Unsupported)
+            log.warning("load failed", placement=spec.placement_id, reason=error.reason.value, error=error.message)
+            self._set(slot, ReplicaState.FAILED, reason=error.message, permanent=permanent)
+            if not permanent and process.alive:
+                asyncio.get_running_loop().call_later(LAST_BACKOFF_S / 6, worker.changed.set)
+            return
+        runner.open(slot.handle, batch_limits(spec, result), spec.tenant_id, spec.weight or 1.0)
+        slot.loaded = True
+        self._set(
+            slot,
+            ReplicaState.READY,
+            pid=process.pid,
+            memory_bytes=result.memory_bytes,
+            load_seconds=result.load_seconds,
+            signature=result.signature,
+            wall=process.attested.get("wall", ""),
+            restarts=worker.restarts,
+        )
+
+    async def _drop(self, slot: ReplicaSlot, process: WorkerHandle, runner: Runner) -> None:
+        """Drains a replica: what was accepted is finished, within the bound."""
+        if slot.loaded:
+            self._set(slot, ReplicaState.DRAINING)
+            clock = self._means.clock
+            limit_s = clock.monotonic() + self._means.drain_s
+            # A drain is rare and bounded; an event on the request's road would cost every request.
+            while process.alive and not runner.idle(slot.handle) and clock.monotonic() < limit_s:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            runner.close_replica(slot.handle)
+            try:
+                await process.unload(slot.handle)
+            except Unavailable as error:
+                log.info("worker ended while unloading", worker=self._worker.worker_id, reason=error.message)
+        self._removed(self._worker, slot)
+
+    def _set(self, slot: ReplicaSlot, state: ReplicaState, **changes: object) -> None:
+        self._means.report(slot.advance(state, **changes))
+
+
+def batch_limits(spec: link.PlacementSpec, result: LoadResult) -> BatchLimits:
+    """Batching as the signature allows it; an open signature (identity) is answered item by item in one batch."""
+    declared = spec.manifest.max_batch
+    found = result.signature.max_batch
+    if found == 0 and not result.signature.open:
+        return BatchLimits(max_rows=1)
+    limit = found or DEFAULT_MAX_BATCH
+    return BatchLimits(max_rows=min(declared, limit) if declared else limit)
+
+
+def _died(ended: WorkerExit) -> Unavailable:
+    return Unavailable(
+        f"the worker died ({ended.message}) before it answered; send the request again",
+        reason=Reason.WORKER_DIED,
+        retry_after_s=0.5,
+    )

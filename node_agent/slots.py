@@ -1,0 +1,45 @@
+"""What shall stand on this node: one slot per worker, one per replica in it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from node_agent.runner import Runner
+from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
+from partywall.v1 import agent_link_pb2 as link
+
+
+@dataclass(slots=True)
+class ReplicaSlot:
+    """One wanted replica. `handle` is this agent's own number for it in its worker."""
+
+    spec: link.PlacementSpec
+    handle: int
+    status: ReplicaStatus
+    loaded: bool = False
+    wanted: bool = True
+
+    def advance(self, state: ReplicaState, **changes: object) -> ReplicaStatus:
+        """Moves on to a state; an earlier reason stays only where a new one is given."""
+        base = replace(self.status, reason="") if "reason" not in changes else self.status
+        self.status = replace(base, state=state, **changes)  # type: ignore[arg-type]
+        return self.status
+
+
+@dataclass(slots=True)
+class WorkerSlot:
+    """One wanted worker with its replicas; `runner` is there while the process is."""
+
+    worker_id: str
+    partition: Partition
+    replicas: dict[str, ReplicaSlot] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    runner: Runner | None = None
+    restarts: int = 0
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether anybody wants it."""
+        return any(slot.wanted for slot in self.replicas.values())

@@ -1,0 +1,99 @@
+"""The catalog and the fleet side by side, as every pass of the reconcile loop sees them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from isolation.trust import Resident
+from partywall.clock import Clock
+from partywall.domain.models import Version, VersionState
+from partywall.domain.placements import Alternative, Decision, Placement
+from partywall.domain.tenants import Tenant
+from router.control.catalog import Catalog, ModelEntry
+from router.control.membership import Membership
+from router.policy.placement import NodeView, Operator, Standing, Want
+
+RUNTIME_BYTES = 256 << 20
+"""Host or device memory of a worker beside the weights, until it has been measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What passes read. Writes go through `catalog.transaction()`."""
+
+    catalog: Catalog
+    membership: Membership
+    clock: Clock
+    operator: Operator
+
+    def version(self, placement: Placement) -> Version | None:
+        entry = self.catalog.model_by_id(placement.model_id)
+        return entry.versions.get(placement.version) if entry else None
+
+    def nodes(self) -> list[NodeView]:
+        """The live nodes."""
+        return [NodeView(s.node, self.membership.devices(s.node)) for s in self.membership.sessions()]
+
+    def standings(self) -> list[Standing]:
+        """All placements with their owners and the work that waits for them."""
+        return [s for p in self.catalog.placements() if (s := self.standing(p)) is not None]
+
+    def standing(self, placement: Placement) -> Standing | None:
+        tenant = self.catalog.tenant(placement.tenant_id)
+        if tenant is None:
+            return None
+        runtime = self.membership.replicas_by_id.get(placement.id)
+        backlog_s = 0.0
+        if runtime is not None:
+            backlog_s = runtime.shared_backlog_s + runtime.service.mean_s(max(1, runtime.outstanding_rows))
+        return Standing(placement, resident(tenant), backlog_s)
+
+    def decision(
+        self, entry: ModelEntry, version: Version, kind: str, summary: str, alternatives: tuple[Alternative, ...] = ()
+    ) -> Decision:
+        """A decision about one version, with the inputs every placement starts from."""
+        return Decision(
+            id=new_id("decision"),
+            kind=kind,
+            subject=entry.model.id,
+            summary=f"version {version.number} {summary}",
+            at=self.clock.now(),
+            alternatives=alternatives,
+            inputs={
+                "memory_estimate_bytes": str(memory_estimate(version)),
+                "weights_bytes": str(version.plain_bytes),
+                "share_percent": str(version.manifest.share_percent),
+            },
+        )
+
+
+def want_of(tenant: Tenant, entry: ModelEntry, version: Version) -> Want:
+    """What a replica of a version needs."""
+    return Want(
+        resident=resident(tenant),
+        model_id=entry.model.id,
+        version=version.number,
+        memory_bytes=memory_estimate(version),
+        weights_bytes=version.plain_bytes,
+        share_percent=version.manifest.share_percent,
+        memory_quota_bytes=tenant.quota.device_memory_bytes,
+    )
+
+
+def hopeless(version: Version) -> bool:
+    """Failed for good: another placement cannot help. A push of a corrected version can."""
+    return version.state is VersionState.FAILED
+
+
+def memory_estimate(version: Version) -> int:
+    declared = version.manifest.memory_bytes or version.memory_bytes
+    return declared or int(version.plain_bytes * 1.2) + RUNTIME_BYTES
+
+
+def resident(tenant: Tenant) -> Resident:
+    return Resident(tenant.id, tenant.quota.trust_policy, tenant.quota.trust_group)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{secrets.token_hex(6)}"

@@ -1,0 +1,123 @@
+"""Where a replica could go on one device, and what speaks for and against it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
+from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
+from partywall.domain.placements import Alternative, Placement
+from partywall.domain.tenants import TrustPolicy
+from router.policy.wants import Chosen, NodeView, Operator, Standing, Want
+
+STREAM_BYTES_PER_S = {DeviceKind.CPU: 5e9, DeviceKind.GPU: 1e12}
+"""Roofline of a forward pass while nothing is measured: the weights are read once (one core; one GPU)."""
+FLOOR_SERVICE_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A partition and worker that a replica could have."""
+
+    node: str
+    device: Device
+    partition: Partition
+    worker_id: str
+    note: str
+
+
+def candidates(
+    want: Want,
+    node: NodeView,
+    device: Device,
+    here: Sequence[Standing],
+    operator: Operator,
+    new_id: Callable[[str], str],
+) -> Iterable[Candidate]:
+    mine = [s for s in here if s.resident.tenant_id == want.resident.tenant_id]
+    if want.resident.policy is TrustPolicy.SHARED:
+        workers = {s.placement.worker_id: s.placement for s in here if s.resident.policy is TrustPolicy.SHARED}
+        for worker_id, placement in workers.items():
+            yield Candidate(node.name, device, placement.partition, worker_id, "joins a worker of its trust group")
+        if workers:
+            return
+    elif mine and not want.share_percent:
+        partition = mine[0].placement.partition
+        yield Candidate(node.name, device, partition, new_id("worker"), "beside this tenant's other models")
+        return
+    fresh, note = _new_partition(want, device, here, operator, new_id)
+    if fresh is not None:
+        yield Candidate(node.name, device, fresh, new_id("worker"), note)
+
+
+def _new_partition(
+    want: Want, device: Device, here: Sequence[Standing], operator: Operator, new_id: Callable[[str], str]
+) -> tuple[Partition | None, str]:
+    cap = want.memory_quota_bytes or 0
+    whole = want.resident.policy in (TrustPolicy.SHARED, TrustPolicy.EXCLUSIVE) and not want.share_percent
+    if device.kind is DeviceKind.GPU or whole:
+        return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap), "the whole device"
+    count = core_count(device, want.share_percent)
+    crowd = dict.fromkeys(device.cores, 0)
+    for partition in {s.placement.partition for s in here}:
+        for core in partition.cores or device.cores:
+            crowd[core] = crowd.get(core, 0) + 1
+    by_crowd = sorted(device.cores, key=lambda core: (crowd[core], core))[:count]
+    taken = [core for core in by_crowd if crowd[core]]
+    if taken and not operator.overcommit:
+        return None, ""
+    percent = max(1, round(100 * count / device.compute_units))
+    note = f"{count} free core(s)" if not taken else f"core(s) {_spell(taken)} shared in time with another partition"
+    return Partition(new_id("part"), PartitionKind.CPUSET, device.id, tuple(sorted(by_crowd)), percent, cap), note
+
+
+def core_count(device: Device, share_percent: int) -> int:
+    """Cores for a share; 0 percent asks for the default: a quarter of the device, at least one core."""
+    percent = share_percent or 25
+    return min(device.compute_units, max(1, round(device.compute_units * percent / 100)))
+
+
+def judge(
+    want: Want, candidate: Candidate, standing: Sequence[Standing], here: Sequence[Standing], operator: Operator
+) -> Chosen | Alternative:
+    probe = Placement(
+        "", want.resident.tenant_id, want.model_id, want.version, candidate.node, candidate.partition,
+        candidate.worker_id, want.memory_bytes, 0,
+    )  # fmt: skip
+    walls: dict[Wall, list[Resident]] = {}
+    for other in standing:
+        walls.setdefault(wall_between(probe, other.placement), []).append(other.resident)
+    cleared = clear_all(want.resident, walls, operator.floor)
+    where = f"{candidate.node}/{candidate.partition.kind.value}/{candidate.partition.id}"
+    if isinstance(cleared, Refusal):
+        # The tenant reads this: the neighbour stays nameless.
+        needed = cleared.needed.name.lower().replace("_", " ")
+        return Alternative(where, False, f"trust: a resident there needs {needed}")
+    finish_s = _predicted_finish_s(want, candidate, here)
+    reason = f"{candidate.note}; predicted finish {finish_s * 1e3:.1f} ms"
+    return Chosen(candidate.node, candidate.partition, candidate.worker_id, cleared, finish_s, reason, ())
+
+
+def _predicted_finish_s(want: Want, candidate: Candidate, here: Sequence[Standing]) -> float:
+    """Backlog of the worker plus the service time, stretched by everyone on the same compute units."""
+    device, partition = candidate.device, candidate.partition
+    mine = set(partition.cores or device.cores)
+    units = len(mine) if device.kind is DeviceKind.CPU else 1
+    service_s = want.service_s or max(FLOOR_SERVICE_S, want.weights_bytes / (STREAM_BYTES_PER_S[device.kind] * units))
+    crowd, backlog_s = 0.0, 0.0
+    for other in here:
+        if other.placement.worker_id == candidate.worker_id:
+            backlog_s = max(backlog_s, other.backlog_s)
+        theirs = set(other.placement.partition.cores or device.cores)
+        crowd += len(mine & theirs) / len(mine) if mine else 1.0
+    return backlog_s + service_s * (1.0 + crowd)
+
+
+def as_alternative(candidate: Candidate, chosen: Chosen) -> Alternative:
+    where = f"{candidate.node}/{candidate.partition.kind.value}/{candidate.partition.id}"
+    return Alternative(where, False, candidate.note, chosen.predicted_finish_s * 1e3)
+
+
+def _spell(cores: Iterable[int]) -> str:
+    return ",".join(str(c) for c in sorted(cores))
