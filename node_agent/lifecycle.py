@@ -56,10 +56,10 @@ class WorkerLife:
         """Starts, serves until the process ends or nobody wants it, starts again with back-off."""
         worker, clock = self._worker, self._means.clock
         backoff_s = FIRST_BACKOFF_S
-        while worker.live:
+        while worker.live():
             started_s = clock.monotonic()
             why = await self._live_once()
-            if not worker.live:
+            if not worker.live():
                 break
             worker.restarts += 1
             if clock.monotonic() - started_s > STEADY_S:

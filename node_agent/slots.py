@@ -39,7 +39,6 @@ class WorkerSlot:
     restarts: int = 0
     task: asyncio.Task[None] | None = None
 
-    @property
     def live(self) -> bool:
         """Whether anybody wants it."""
         return any(slot.wanted for slot in self.replicas.values())
