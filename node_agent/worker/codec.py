@@ -19,6 +19,7 @@ from isolation.engine import Array
 from partywall.domain.models import Signature, TensorSpec
 from partywall.errors import InvalidInput, Reason
 from partywall.wire.inference import ModelInferRequest
+from partywall.wire.split import split_raw
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -52,8 +53,6 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 _LENGTH = struct.Struct("<I")
-# Field 7 of the request, length-delimited: the raw tensor contents.
-_RAW_INPUT_TAG = 0x3A
 # Longer than any honest name, type and shape: not worth remembering.
 _MOST_KEY_BYTES = 1024
 
@@ -78,49 +77,10 @@ def parse(data: bytes | memoryview) -> tuple[Any, Sequence[bytes | memoryview]]:
         if isinstance(data, bytes):
             message = ModelInferRequest.FromString(data)
             return message, message.raw_input_contents
-        head, raw = _split_raw(data)
+        head, raw = split_raw(data)
         return ModelInferRequest.FromString(head), raw
     except (DecodeError, ValueError, IndexError) as failure:
         raise InvalidInput(f"the request is not a ModelInferRequest: {failure}") from failure
-
-
-def _split_raw(data: memoryview) -> tuple[bytes, list[memoryview]]:
-    """Cuts field 7 out of a serialised request; the rest is small and is copied."""
-    head, raw = bytearray(), []
-    position, end = 0, len(data)
-    while position < end:
-        start = position
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(data, position)
-        elif kind == 2:
-            length, position = _varint(data, position)
-            position += length
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if position > end:
-            raise ValueError("truncated message")
-        if tag == _RAW_INPUT_TAG:
-            raw.append(data[position - length : position])
-        else:
-            head += data[start:position]
-    return bytes(head), raw
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint of more than ten bytes")
 
 
 @dataclass(frozen=True, slots=True)

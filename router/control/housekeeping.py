@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -28,18 +28,20 @@ class KeyUse:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._seen: dict[str, datetime] = {}
+        self._seen: dict[str, float] = {}
 
     def note(self, key_id: str) -> None:
         """The key opened the door now; a dictionary write."""
-        self._seen[key_id] = self._control.clock.now()
+        self._seen[key_id] = self._control.clock.monotonic()
 
     async def write(self) -> None:
         """Stores what changed by a minute or more."""
         seen, self._seen = self._seen, {}
-        catalog = self._control.catalog
+        catalog, clock = self._control.catalog, self._control.clock
+        now, now_s = clock.now(), clock.monotonic()
         due = []
-        for key_id, at in seen.items():
+        for key_id, seen_s in seen.items():
+            at = now - timedelta(seconds=now_s - seen_s)
             key = catalog.key(key_id)
             if key is not None and (key.last_used_at is None or at - key.last_used_at >= KEY_USE_EVERY):
                 due.append(replace(key, last_used_at=at))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from partywall.clock import Clock
-from partywall.domain.models import VersionState
+from partywall.domain.models import Version, VersionState
 from partywall.domain.tenants import Tenant
 from partywall.errors import (
     DeadlineExceeded,
@@ -18,11 +18,18 @@ from partywall.errors import (
     Reason,
     Unavailable,
 )
-from router.gateway.replicas import ModelRoute, Route
+from partywall.v1 import agent_link_pb2
+from partywall.wire.split import split_raw
+from router.gateway.replicas import ModelRoute, Replica, Route, Session
 from router.gateway.statistics import Statistics
-from router.gateway.tensors import check_request
 from router.gateway.throttle import Throttle
 from router.policy.routing import RoutingLimits, choose
+
+ParsedRequest: TypeAlias = tuple[Any, Sequence[int]]
+"""A parsed `inference.ModelInferRequest`, perhaps without its raw contents, and the bytes of each of those."""
+
+SPLIT_ABOVE_BYTES = 32 << 10
+"""Below, parsing a request whole costs less than finding its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +69,26 @@ class Dispatcher:
         self._clock = clock
 
     async def infer(
-        self, tenant: Tenant, raw: bytes, request: Any, remaining_s: float | None, request_id: str
+        self, tenant: Tenant, raw: bytes, parsed: ParsedRequest, remaining_s: float | None, request_id: str
     ) -> bytes:
-        """Answers one `inference.ModelInferRequest`, given parsed and as it came.
+        """Answers one `inference.ModelInferRequest`, given as it came and parsed.
 
         Raises:
             PartywallError: A refusal (nothing was executed) or the failure of the execution.
         """
         started_s = self._clock.monotonic()
+        request, raw_sizes = parsed
         throttle, model = self._throttle, request.model_name
         entered = False
         route: Route | None = None
+        self._statistics.in_flight += 1
         try:
             if throttle is not None:
                 await throttle.enter(tenant.id, tenant.quota)
                 entered = True
-            self._statistics.in_flight += 1
-            try:
-                route = self.route(tenant, model, request.model_version)
-                return await self._run(tenant, route, raw, request, remaining_s, request_id, started_s)
-            finally:
-                self._statistics.in_flight -= 1
+            route = self.route(tenant, model, request.model_version)
+            session, replica, rows, budget_s = self._admit(route, request, raw_sizes, remaining_s, started_s)
+            reply = await session.call(replica, raw, rows, budget_s, request_id)
         except PartywallError as error:
             # An unknown name is a caller's text: it must not become a label.
             self._statistics.refused(tenant.name, model if route is not None else "", error)
@@ -91,8 +97,11 @@ class Dispatcher:
                 self._statistics.failed(tenant.id, model, route.version.number, elapsed_s)
             raise
         finally:
+            self._statistics.in_flight -= 1
             if throttle is not None and entered:
                 throttle.leave(tenant.id)
+        self._count(tenant, route.version, model, reply, self._clock.monotonic() - started_s)
+        return reply.response
 
     def route(self, tenant: Tenant, model: str, version: str) -> Route:
         """The route of a version ("" is the live one), whether or not it has replicas.
@@ -119,39 +128,27 @@ class Dispatcher:
             )
         return route
 
-    async def _run(
-        self,
-        tenant: Tenant,
-        route: Route,
-        raw: bytes,
-        request: Any,
-        remaining_s: float | None,
-        request_id: str,
-        started_s: float,
-    ) -> bytes:
-        if not route.replicas or route.signature is None:
+    def _admit(
+        self, route: Route, request: Any, raw_sizes: Sequence[int], remaining_s: float | None, now_s: float
+    ) -> tuple[Session, Replica, int, float]:
+        """Checks and places a request: the session and replica that take it, its rows, the seconds it has."""
+        if not route.replicas or route.check is None:
             raise not_serving(route)
-        rows = check_request(request, route.signature)
+        rows = route.check.rows(request, raw_sizes)
         budget_s = self._deadlines.default_s if remaining_s is None else min(remaining_s, self._deadlines.max_s)
         if budget_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived; nothing was executed")
-        replica = choose(route.replicas, rows, budget_s, started_s, self._limits)
-        session = replica.session
-        if session is None:
+        replica = choose(route.replicas, rows, budget_s, now_s, self._limits)
+        if replica.session is None:
             raise not_serving(route)
-        reply = await session.call(replica, raw, rows, budget_s, request_id)
-        elapsed_s = self._clock.monotonic() - started_s
-        self._statistics.served(
-            tenant.id,
-            tenant.name,
-            request.model_name,
-            route.version.number,
-            elapsed_s,
-            reply,
-            route.version.manifest.slo_ms,
-            int(self._clock.now().timestamp() * 1e3),
-        )
-        return reply.response
+        return replica.session, replica, rows, budget_s
+
+    def _count(
+        self, tenant: Tenant, version: Version, model: str, reply: agent_link_pb2.InferReply, elapsed_s: float
+    ) -> None:
+        now_ms = int(self._clock.now().timestamp() * 1e3)
+        slo_ms = version.manifest.slo_ms
+        self._statistics.served(tenant.id, tenant.name, model, version.number, elapsed_s, reply, slo_ms, now_ms)
 
 
 def not_serving(route: Route) -> PartywallError:
@@ -175,13 +172,17 @@ def not_serving(route: Route) -> PartywallError:
     )
 
 
-def parse_request(message: Any, raw: bytes) -> Any:
-    """Parses a serialised request.
+def parse_request(message: Any, raw: bytes) -> ParsedRequest:
+    """Parses a serialised request; raw contents of large ones are measured where they lie, not copied.
 
     Raises:
         InvalidInput: Not a ModelInferRequest.
     """
     try:
-        return message.FromString(raw)
+        if len(raw) <= SPLIT_ABOVE_BYTES:
+            request = message.FromString(raw)
+            return request, [len(one) for one in request.raw_input_contents]
+        head, contents = split_raw(memoryview(raw))
+        return message.FromString(head), [len(one) for one in contents]
     except Exception as error:  # protobuf's DecodeError has no stable place across its major versions
         raise InvalidInput(f"the request is not a ModelInferRequest: {error}") from error

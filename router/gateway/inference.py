@@ -20,7 +20,8 @@ from partywall.wire import inference as oip
 from partywall.wire.status import to_status
 from router.gateway.authn import Authenticator
 from router.gateway.describe import describe_config, describe_metadata, describe_statistics, repository_index
-from router.gateway.dispatch import Dispatcher, parse_request
+from router.gateway.dispatch import Dispatcher, ParsedRequest, parse_request
+from router.gateway.handlers import Metadata, ServiceHandlers
 from router.gateway.replicas import ModelRoute
 from router.gateway.statistics import Statistics
 
@@ -79,8 +80,8 @@ class InferenceService:
             request = message_factory.GetMessageClass(method.input_type)
             response = message_factory.GetMessageClass(method.output_type)
             if method.name == "ModelInfer":
-                methods[method.name] = grpc.unary_unary_rpc_method_handler(self.model_infer)
-            elif method.client_streaming:
+                continue
+            if method.client_streaming:
                 methods[method.name] = grpc.stream_stream_rpc_method_handler(
                     self.model_stream_infer, response_serializer=response.SerializeToString
                 )
@@ -90,18 +91,20 @@ class InferenceService:
                     request_deserializer=request.FromString,
                     response_serializer=response.SerializeToString,
                 )
-        return grpc.method_handlers_generic_handler(oip.SERVICE_NAME, methods)
+        return ServiceHandlers(oip.SERVICE_NAME, methods, "ModelInfer", self.model_infer)
 
     def start_draining(self) -> None:
         """Refuses new requests from now on, with a reason; those that were accepted are finished."""
         self._draining = True
 
-    async def model_infer(self, raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def model_infer(
+        self, metadata: Metadata, raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
         try:
-            tenant = self._authenticator.tenant(context.invocation_metadata())
-            request = self._parse(raw)
+            tenant = self._authenticator.tenant(metadata)
+            parsed = self._parse(raw)
             return await self._dispatcher.infer(
-                tenant, raw, request, context.time_remaining(), request.id or self._request_id()
+                tenant, raw, parsed, context.time_remaining(), parsed[0].id or self._request_id()
             )
         except PartywallError as error:
             await self._abort(context, error)
@@ -140,9 +143,9 @@ class InferenceService:
     async def _stream_one(self, tenant: Tenant, raw: bytes, remaining_s: float | None) -> Any:
         request_id = ""
         try:
-            request = self._parse(raw)
-            request_id = request.id
-            answer = await self._dispatcher.infer(tenant, raw, request, remaining_s, request_id or self._request_id())
+            parsed = self._parse(raw)
+            request_id = parsed[0].id
+            answer = await self._dispatcher.infer(tenant, raw, parsed, remaining_s, request_id or self._request_id())
             return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse.FromString(answer))
         except PartywallError as error:
             failure = error
@@ -217,7 +220,7 @@ class InferenceService:
 
         return call
 
-    def _parse(self, raw: bytes) -> Any:
+    def _parse(self, raw: bytes) -> ParsedRequest:
         if self._draining:
             raise Unavailable(
                 "this router is being stopped; send the request again", reason=Reason.DRAINING, retry_after_s=1.0

@@ -11,6 +11,7 @@ from partywall.domain.models import Model, Signature, Version
 from partywall.domain.placements import Placement
 from partywall.domain.service_time import ServiceTime
 from partywall.v1 import agent_link_pb2
+from router.gateway.tensors import RequestCheck
 
 
 class Session(Protocol):
@@ -66,8 +67,13 @@ class Route:
     """Where requests for one version go. `replicas` holds only those that are ready."""
 
     version: Version
-    signature: Signature | None
+    check: RequestCheck | None
+    """Checks requests against the version's signature; None until a worker has found one."""
     replicas: tuple[Replica, ...]
+
+    @property
+    def signature(self) -> Signature | None:
+        return self.version.signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,9 @@ def build_routes(entries: Iterable[Entry], replicas: Iterable[Replica]) -> dict[
         routes = {
             # A released version takes no more requests from the moment the wish is written, not when it is gone.
             number: Route(
-                version, version.signature, tuple(ready.get((model.id, number), ())) if version.resident else ()
+                version,
+                RequestCheck(version.signature) if version.signature is not None else None,
+                tuple(ready.get((model.id, number), ())) if version.resident else (),
             )
             for number, version in entry.versions.items()
         }

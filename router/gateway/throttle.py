@@ -42,7 +42,8 @@ class Throttle:
             QuotaExceeded: RATE_LIMITED or TOO_MANY_IN_FLIGHT, with a retry hint.
         """
         gate = self._gates.get(tenant_id)
-        if gate is None or gate.quota != quota:
+        # The same object nearly always: comparing its fields would cost more than the token.
+        if gate is None or (gate.quota is not quota and gate.quota != quota):
             gate = self._gates[tenant_id] = _fresh(quota, gate)
         if quota.max_in_flight is not None and gate.in_flight >= quota.max_in_flight:
             raise QuotaExceeded(

@@ -48,11 +48,14 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int) -> float:
 
     Outstanding rows run in full batches before it; other replicas of the same worker add their backlog.
     """
-    batch = max(1, replica.max_batch)
-    full, rest = divmod(replica.outstanding_rows + rows, batch) if batch > 1 else (replica.outstanding_requests, rows)
-    seconds = full * replica.service.upper_s(batch if batch > 1 else rows)
+    batch, service = replica.max_batch, replica.service
+    if batch > 1:
+        full, rest = divmod(replica.outstanding_rows + rows, batch)
+    else:
+        full, rest, batch = replica.outstanding_requests, rows, rows
+    seconds = full * service.upper_s(batch) if full else 0.0
     if rest:
-        seconds += replica.service.upper_s(rest)
+        seconds += service.upper_s(rest)
     return seconds + replica.shared_backlog_s
 
 

@@ -9,12 +9,16 @@ import pytest
 from partywall.domain.models import Signature, TensorSpec
 from partywall.errors import InvalidInput, Reason
 from partywall.wire.inference import ModelInferRequest
-from router.gateway.tensors import check_request
+from router.gateway.tensors import RequestCheck, check_request
 
 SIGNATURE = Signature(
     (TensorSpec("image", "FP32", (-1, 1, 8, 8)),), (TensorSpec("scores", "FP32", (-1, 10)),), max_batch=4
 )
 PAIR = Signature((TensorSpec("a", "INT64", (-1, 2)), TensorSpec("b", "BYTES", (-1,))), (), max_batch=8)
+
+
+def sizes(message: Any) -> list[int]:
+    return [len(one) for one in message.raw_input_contents]
 
 
 def request(*inputs: tuple[str, str, list[int]], raw: list[bytes] | None = None, outputs: tuple[str, ...] = ()) -> Any:
@@ -32,7 +36,7 @@ IMAGES = ("image", "FP32", [2, 1, 8, 8])
 
 
 def test_a_good_request_answers_its_rows() -> None:
-    assert check_request(request(IMAGES, raw=[bytes(512)]), SIGNATURE) == 2
+    assert check_request(request(IMAGES, raw=[bytes(512)]), [512], SIGNATURE) == 2
 
 
 BAD = {
@@ -56,7 +60,7 @@ BAD = {
 def test_bad_requests(name: str) -> None:
     message, signature, text = BAD[name]
     with pytest.raises(InvalidInput) as refused:
-        check_request(message, signature)
+        check_request(message, sizes(message), signature)
     assert text in refused.value.message
     assert refused.value.reason is Reason.INVALID_TENSOR
     assert refused.value.fields["field"]
@@ -64,4 +68,74 @@ def test_bad_requests(name: str) -> None:
 
 def test_an_open_signature_takes_any_tensors() -> None:
     message = request(("x", "FP32", [3, 2]), ("y", "BYTES", []), raw=[bytes(24), b""])
-    assert check_request(message, Signature(open=True)) == 3
+    assert check_request(message, sizes(message), Signature(open=True)) == 3
+
+
+def rows_twice(check: RequestCheck, message: Any) -> int:
+    """The rows, asked twice: what is known must answer as what is new."""
+    first = check.rows(message, sizes(message))
+    assert check.rows(message, sizes(message)) == first
+    return first
+
+
+def test_what_was_let_pass_is_known_again_with_its_own_rows() -> None:
+    check = RequestCheck(SIGNATURE)
+    assert rows_twice(check, request(IMAGES, raw=[bytes(512)])) == 2
+    assert rows_twice(check, request(("image", "FP32", [3, 1, 8, 8]), raw=[bytes(768)])) == 3
+    assert rows_twice(check, request(IMAGES, raw=[bytes(512)])) == 2
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_are_refused_after_good_ones(name: str) -> None:
+    message, signature, text = BAD[name]
+    check = RequestCheck(signature)
+    if signature is SIGNATURE:
+        rows_twice(check, request(IMAGES, raw=[bytes(512)]))
+    for _ in range(2):
+        with pytest.raises(InvalidInput) as refused:
+            check.rows(message, sizes(message))
+        assert text in refused.value.message
+
+
+def test_contents_of_another_size_are_refused_though_the_tensor_is_known() -> None:
+    check = RequestCheck(SIGNATURE)
+    rows_twice(check, request(IMAGES, raw=[bytes(512)]))
+    for size in (0, 511, 513, 70_000):
+        message = request(IMAGES, raw=[bytes(size)])
+        with pytest.raises(InvalidInput, match="takes 512 bytes"):
+            check.rows(message, sizes(message))
+
+
+def test_strings_of_any_length_pass_and_are_counted() -> None:
+    check = RequestCheck(Signature((TensorSpec("text", "BYTES", (-1,)),), (), max_batch=8))
+    for raw in (b"\x01\x00\x00\x00a", b"\x05\x00\x00\x00abcde"):
+        assert rows_twice(check, request(("text", "BYTES", [1]), raw=[raw])) == 1
+
+
+def test_the_memory_of_what_passed_is_bounded() -> None:
+    check = RequestCheck(Signature(open=True))
+    for size in range(1, 600):
+        assert rows_twice(check, request((f"x{size}", "INT8", [size]), raw=[bytes(size)])) == size
+
+
+def test_another_type_or_shape_of_the_same_size_is_looked_at_anew() -> None:
+    check = RequestCheck(SIGNATURE)
+    rows_twice(check, request(IMAGES, raw=[bytes(512)]))
+    for other in (
+        ("image", "INT32", [2, 1, 8, 8]),
+        ("image", "FP32", [2, 1, 4, 16]),
+        ("picture", "FP32", [2, 1, 8, 8]),
+    ):
+        with pytest.raises(InvalidInput):
+            check.rows(request(other, raw=[bytes(512)]), [512])
+
+
+def test_contents_beside_the_tensor_and_named_outputs_are_never_taken_as_known() -> None:
+    check = RequestCheck(SIGNATURE)
+    rows_twice(check, request(IMAGES, raw=[bytes(512)]))
+    with pytest.raises(InvalidInput, match="output 'nope'"):
+        check.rows(request(IMAGES, raw=[bytes(512)], outputs=("nope",)), [512])
+    with pytest.raises(InvalidInput, match="2 entries for 1 inputs"):
+        check.rows(request(IMAGES, raw=[bytes(512), b""]), [512, 0])
+    with pytest.raises(InvalidInput, match="given twice"):
+        check.rows(request(IMAGES, IMAGES, raw=[bytes(512), bytes(512)]), [512, 512])
