@@ -30,6 +30,7 @@ from partywall.wire import inference as oip
 from partywall.wire.coalesce import WINDOW_S
 from router import metrics, reflection
 from router.control.enrol import AgentIdentity, JoinService
+from router.control.explain import Requests
 from router.control.fleet_service import FleetService
 from router.control.models_service import ModelsService, admin_resolver
 from router.control.rpc import AdminGuard, ErrorInterceptor
@@ -166,6 +167,7 @@ def _public_server(parts: Parts, health: HealthServicer) -> tuple[grpc.aio.Serve
         parts.remover,
         parts.membership,
         lambda context: authenticator.tenant(context.invocation_metadata()),
+        Requests(parts.journal),
     )
     server.add_generic_rpc_handlers(
         [inference.handler(), *collect(models_pb2_grpc.add_ModelsServicer_to_server, models)]
@@ -182,7 +184,9 @@ def _admin_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
         options=options(parts.settings.max_message_bytes),
     )
     resolver = admin_resolver(parts.catalog)
-    models = ModelsService(parts.control, parts.uploads, parts.remover, parts.membership, resolver)
+    models = ModelsService(
+        parts.control, parts.uploads, parts.remover, parts.membership, resolver, Requests(parts.journal)
+    )
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(parts.control, parts.membership, parts.enrolment), server)

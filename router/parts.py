@@ -29,10 +29,13 @@ from router.control.state import Change
 from router.control.store import SqlStore
 from router.control.uploads import Uploads
 from router.control.versions import Versions
+from router.gateway.attempts import Attempts, loop_later
 from router.gateway.dispatch import Deadlines, Dispatcher
+from router.gateway.journal import Journal
 from router.gateway.replicas import ModelRoute, build_routes
 from router.gateway.statistics import NoStatistics, Statistics
 from router.gateway.throttle import Throttle
+from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
 from router.settings import RouterSettings
@@ -106,6 +109,7 @@ class Parts:
     reconciler: Reconciler
     routes: Routes
     dispatcher: Dispatcher
+    journal: Journal
     statistics: Statistics
     registry: CollectorRegistry
     remover: Remover
@@ -143,13 +147,18 @@ async def build(settings: RouterSettings) -> Parts:
     routes = Routes(catalog, membership)
     registry = CollectorRegistry()
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
+    routing = RoutingLimits(settings.max_queued_per_replica, settings.admission)
+    hedging = HedgeLimits(retry=settings.retries, hedge=settings.hedging)
+    journal = Journal(clock)
     dispatcher = Dispatcher(
         routes,
         Throttle(clock) if settings.throttle else None,
         statistics,
-        RoutingLimits(settings.max_queued_per_replica, settings.admission),
+        routing,
         Deadlines(settings.default_deadline_s, settings.max_deadline_s),
         clock,
+        Attempts(hedging, routing, clock, registry, loop_later),
+        journal,
     )
     remover = Remover(control)
     uploads = Uploads(control, remover)
@@ -177,6 +186,7 @@ async def build(settings: RouterSettings) -> Parts:
         reconciler,
         routes,
         dispatcher,
+        journal,
         statistics,
         registry,
         remover,

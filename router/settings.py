@@ -30,6 +30,10 @@ class RouterSettings:
     """Requests waiting or running at one replica before QUEUE_FULL."""
     admission: bool = True
     """Refuse at once what cannot meet its deadline."""
+    retries: bool = True
+    """Try a request on another replica when its replica failed, within a budget."""
+    hedging: bool = True
+    """Ask a second replica when a request is late, within the same budget; only where there are several."""
     throttle: bool = True
     metrics: bool = True
     """Count requests for `/metrics` and ModelStatistics."""

@@ -100,6 +100,8 @@ def manifest(
     share_percent: int = 0,
     memory_bytes: int = 0,
     max_batch: int = 0,
+    side_effects: bool = False,
+    cold_start: bool = False,
 ) -> Manifest:
     """A checked manifest.
 
@@ -117,7 +119,9 @@ def manifest(
     for name, value, low, high in limits:
         if not low <= value <= high:
             raise InvalidInput(f"{name} must be {low} to {high}, got {value}", fields={"field": name})
-    return Manifest(engine, dict(options or {}), slo_ms, share_percent, memory_bytes, max_batch)
+    return Manifest(
+        engine, dict(options or {}), slo_ms, share_percent, memory_bytes, max_batch, side_effects, cold_start
+    )
 
 
 def check_deadline(seconds: float | None, field: str) -> None:

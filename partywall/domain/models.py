@@ -48,6 +48,10 @@ class Manifest:
     share_percent: int = 0
     memory_bytes: int = 0
     max_batch: int = 0
+    side_effects: bool = False
+    """Running a request twice does harm: it is never repeated where it may have been executed."""
+    cold_start: bool = False
+    """A request wakes the version when it is not resident."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ def manifest_to_proto(manifest: models.Manifest) -> models_pb2.Manifest:
         share_percent=manifest.share_percent,
         memory_bytes=manifest.memory_bytes,
         max_batch=manifest.max_batch,
+        side_effects=manifest.side_effects,
+        cold_start=manifest.cold_start,
     )
 
 
@@ -76,6 +78,8 @@ def manifest_from_proto(message: models_pb2.Manifest) -> models.Manifest:
         share_percent=message.share_percent,
         memory_bytes=message.memory_bytes,
         max_batch=message.max_batch,
+        side_effects=message.side_effects,
+        cold_start=message.cold_start,
     )
 
 

@@ -9,6 +9,7 @@ from partywall.v1 import fleet_pb2, fleet_pb2_grpc
 from partywall.wire import convert
 from router.control.control import Control
 from router.control.enrol import FORGOTTEN, Enrolment, forgotten_mark
+from router.control.explain import all_decisions
 from router.control.kinds import Stored
 from router.control.views import FleetView, node_views, placement_view
 
@@ -61,3 +62,9 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 await tx.insert(forgotten_mark(node, self._control.clock.now()))
             await self._control.record("node.forgotten", "", node=node)
         return fleet_pb2.ForgetNodeResponse()
+
+    async def ListDecisions(  # noqa: N802
+        self, request: fleet_pb2.ListFleetDecisionsRequest, context: Any
+    ) -> fleet_pb2.ListFleetDecisionsResponse:
+        found = all_decisions(self._control.catalog, request.id, request.kind, request.limit)
+        return fleet_pb2.ListFleetDecisionsResponse(decisions=found)

@@ -12,11 +12,20 @@ from partywall.v1 import models_pb2, models_pb2_grpc
 from partywall.wire import convert
 from router.control.catalog import Catalog, ModelEntry
 from router.control.control import Control, require_model, require_tenant
+from router.control.explain import (
+    NoRequests,
+    RequestJournal,
+    bounded,
+    decision_of,
+    decision_view,
+    decisions_of,
+    request_not_found,
+)
 from router.control.removal import Remover
 from router.control.rpc import Context, metadata_value
 from router.control.uploads import Uploads
 from router.control.versions import Versions
-from router.control.views import FleetView, ModelViews, explanation
+from router.control.views import FleetView, ModelViews, explanation, standing_decision
 
 TENANT_KEY = "x-partywall-tenant"
 CallerResolver = Callable[[Context], Tenant]
@@ -42,7 +51,13 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     """One implementation for both ports: they differ in how the tenant is found."""
 
     def __init__(
-        self, control: Control, uploads: Uploads, remover: Remover, fleet: FleetView, resolve: CallerResolver
+        self,
+        control: Control,
+        uploads: Uploads,
+        remover: Remover,
+        fleet: FleetView,
+        resolve: CallerResolver,
+        requests: RequestJournal | None = None,
     ) -> None:
         """Args: `uploads` and `remover` are shared between the ports; `resolve` raises for who may not come in."""
         self._control = control
@@ -51,6 +66,7 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self._fleet = fleet
         self._resolve = resolve
         self._versions = Versions(control)
+        self._requests: RequestJournal = requests or NoRequests()
 
     async def BeginVersion(  # noqa: N802
         self, request: models_pb2.BeginVersionRequest, context: Any
@@ -147,6 +163,38 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         tenant, catalog = self._resolve(context), self._control.catalog
         entry = require_model(catalog, tenant, request.name)
         return explanation(catalog, entry, tenant, self._fleet, self._control.clock.now())
+
+    async def ListRequests(  # noqa: N802
+        self, request: models_pb2.ListRequestsRequest, context: Any
+    ) -> models_pb2.ListRequestsResponse:
+        tenant = self._resolve(context)
+        found = self._requests.recent(tenant.id, request.model, request.failed_only, bounded(request.limit))
+        return models_pb2.ListRequestsResponse(requests=found)
+
+    async def ExplainRequest(  # noqa: N802
+        self, request: models_pb2.ExplainRequestRequest, context: Any
+    ) -> models_pb2.ExplainRequestResponse:
+        tenant, catalog = self._resolve(context), self._control.catalog
+        found = self._requests.find(tenant.id, request.id)
+        if not found:
+            raise request_not_found(request.id)
+        placement = catalog.placement(found[0].replica)
+        why = []
+        if placement is not None and placement.tenant_id == tenant.id:
+            why = [decision_view(standing_decision(placement, self._control.clock.now()), found[0].model)]
+        return models_pb2.ExplainRequestResponse(requests=found, decisions=why)
+
+    async def ListDecisions(  # noqa: N802
+        self, request: models_pb2.ListDecisionsRequest, context: Any
+    ) -> models_pb2.ListDecisionsResponse:
+        tenant, catalog = self._resolve(context), self._control.catalog
+        if request.model:
+            require_model(catalog, tenant, request.model)
+        found = decisions_of(catalog, tenant, request.model, request.kind, request.limit)
+        return models_pb2.ListDecisionsResponse(decisions=found)
+
+    async def GetDecision(self, request: models_pb2.GetDecisionRequest, context: Any) -> models_pb2.Decision:  # noqa: N802
+        return decision_of(self._control.catalog, self._resolve(context), request.id)
 
     def _show(self, entry: ModelEntry, tenant: Tenant) -> models_pb2.Model:
         return ModelViews(self._fleet).model(entry, tenant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from partywall.domain.tenants import ApiKey, Tenant
 from partywall.v1 import fleet_pb2, models_pb2, tenants_pb2
 from partywall.wire import convert
 from router.control.catalog import Catalog, ModelEntry
+from router.control.explain import decision_view
 from router.control.uploads import model_bytes_used
 
 GONE = "(deleted)"
@@ -150,14 +151,16 @@ def explanation(
     catalog: Catalog, entry: ModelEntry, tenant: Tenant, fleet: FleetView, now: datetime
 ) -> models_pb2.ExplainModelResponse:
     """Why a model stands where it stands: its placements now, then the decisions that led here, newest first."""
-    standing = [_standing(one, now) for one in catalog.placements() if one.model_id == entry.model.id]
+    standing = [standing_decision(one, now) for one in catalog.placements() if one.model_id == entry.model.id]
     decisions = [*standing, *catalog.decisions(entry.model.id)]
     return models_pb2.ExplainModelResponse(
-        model=ModelViews(fleet).model(entry, tenant), decisions=_decision_views(decisions, entry.model.name)
+        model=ModelViews(fleet).model(entry, tenant),
+        decisions=[decision_view(one, entry.model.name) for one in decisions],
     )
 
 
-def _standing(placement: Placement, now: datetime) -> Decision:
+def standing_decision(placement: Placement, now: datetime) -> Decision:
+    """A placement as it stands, as a decision to show beside those that led to it."""
     where = f"{placement.node}, {placement.partition.kind.value} {placement.partition.id}"
     return Decision(
         id=placement.id,
@@ -167,26 +170,3 @@ def _standing(placement: Placement, now: datetime) -> Decision:
         at=now,
         inputs={"worker": placement.worker_id, "memory_bytes": str(placement.memory_bytes)},
     )
-
-
-def _decision_views(decisions: Iterable[Decision], subject: str) -> list[models_pb2.Decision]:
-    return [
-        models_pb2.Decision(
-            id=one.id,
-            kind=one.kind,
-            subject=subject,
-            summary=one.summary,
-            alternatives=[
-                models_pb2.Alternative(
-                    choice=other.choice,
-                    chosen=other.chosen,
-                    reason=other.reason,
-                    predicted_finish_ms=other.predicted_finish_ms,
-                )
-                for other in one.alternatives
-            ],
-            inputs=dict(one.inputs),
-            at=convert.timestamp(one.at),
-        )
-        for one in decisions
-    ]

@@ -20,10 +20,12 @@ from partywall.errors import (
 )
 from partywall.v1 import agent_link_pb2
 from partywall.wire.split import split_raw
-from router.gateway.replicas import ModelRoute, Replica, Route, Session
+from router.gateway.attempts import Attempts, Work
+from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
+from router.gateway.replicas import ModelRoute, Replica, Route
 from router.gateway.statistics import Statistics
 from router.gateway.throttle import Throttle
-from router.policy.routing import RoutingLimits, choose
+from router.policy.routing import RoutingLimits, decide
 
 ParsedRequest: TypeAlias = tuple[Any, Sequence[int]]
 """A parsed `inference.ModelInferRequest`, perhaps without its raw contents, and the bytes of each of those."""
@@ -60,6 +62,8 @@ class Dispatcher:
         limits: RoutingLimits,
         deadlines: Deadlines,
         clock: Clock,
+        attempts: Attempts,
+        journal: Journal,
     ) -> None:
         self._routes = routes
         self._throttle = throttle
@@ -67,6 +71,8 @@ class Dispatcher:
         self._limits = limits
         self._deadlines = deadlines
         self._clock = clock
+        self._attempts = attempts
+        self._journal = journal
 
     async def infer(
         self, tenant: Tenant, raw: bytes, parsed: ParsedRequest, remaining_s: float | None, request_id: str
@@ -81,26 +87,31 @@ class Dispatcher:
         throttle, model = self._throttle, request.model_name
         entered = False
         route: Route | None = None
+        trace = Trace(request_id[:MAX_ID_CHARACTERS], model[:MAX_ID_CHARACTERS], started_s)
         self._statistics.in_flight += 1
         try:
             if throttle is not None:
                 await throttle.enter(tenant.id, tenant.quota)
                 entered = True
             route = self.route(tenant, model, request.model_version)
-            session, replica, rows, budget_s = self._admit(route, request, raw_sizes, remaining_s, started_s)
-            reply = await session.call(replica, raw, rows, budget_s, request_id)
+            replica = self._admit(route, request, raw_sizes, remaining_s, trace)
+            work = Work(tenant.id, route, self._fresh, raw, trace.rows, started_s + trace.budget_s, request_id, trace)
+            reply = await self._attempts.call(work, replica, trace.predicted_s)
         except PartywallError as error:
+            elapsed_s = self._clock.monotonic() - started_s
+            self._journal.failed(tenant.id, trace, error, elapsed_s)
             # An unknown name is a caller's text: it must not become a label.
             self._statistics.refused(tenant.name, model if route is not None else "", error)
             if route is not None:
-                elapsed_s = self._clock.monotonic() - started_s
                 self._statistics.failed(tenant.id, model, route.version.number, elapsed_s)
             raise
         finally:
             self._statistics.in_flight -= 1
             if throttle is not None and entered:
                 throttle.leave(tenant.id)
-        self._count(tenant, route.version, model, reply, self._clock.monotonic() - started_s)
+        elapsed_s = self._clock.monotonic() - started_s
+        self._journal.served(tenant.id, trace, reply, elapsed_s)
+        self._count(tenant, route.version, model, reply, elapsed_s)
         return reply.response
 
     def route(self, tenant: Tenant, model: str, version: str) -> Route:
@@ -129,19 +140,21 @@ class Dispatcher:
         return route
 
     def _admit(
-        self, route: Route, request: Any, raw_sizes: Sequence[int], remaining_s: float | None, now_s: float
-    ) -> tuple[Session, Replica, int, float]:
-        """Checks and places a request: the session and replica that take it, its rows, the seconds it has."""
+        self, route: Route, request: Any, raw_sizes: Sequence[int], remaining_s: float | None, trace: Trace
+    ) -> Replica:
+        """Checks and places a request: the replica that takes it; rows, budget and prediction go into the trace."""
+        trace.version, trace.slo_ms = route.version.number, route.version.manifest.slo_ms
         if not route.replicas or route.check is None:
             raise not_serving(route)
-        rows = route.check.rows(request, raw_sizes)
+        trace.rows = rows = route.check.rows(request, raw_sizes)
         budget_s = self._deadlines.default_s if remaining_s is None else min(remaining_s, self._deadlines.max_s)
+        trace.budget_s = budget_s
         if budget_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived; nothing was executed")
-        replica = choose(route.replicas, rows, budget_s, now_s, self._limits)
+        replica, trace.predicted_s = decide(route.replicas, rows, budget_s, trace.started_s, self._limits)
         if replica.session is None:
             raise not_serving(route)
-        return replica.session, replica, rows, budget_s
+        return replica
 
     def _count(
         self, tenant: Tenant, version: Version, model: str, reply: agent_link_pb2.InferReply, elapsed_s: float
@@ -149,6 +162,12 @@ class Dispatcher:
         now_ms = int(self._clock.now().timestamp() * 1e3)
         slo_ms = version.manifest.slo_ms
         self._statistics.served(tenant.id, tenant.name, model, version.number, elapsed_s, reply, slo_ms, now_ms)
+
+    def _fresh(self, work: Work) -> Sequence[Replica]:
+        """The version's replicas as they are now, for another try."""
+        entry = self._routes().get((work.tenant_id, work.trace.model))
+        route = entry.versions.get(work.route.version.number) if entry is not None else None
+        return route.replicas if route is not None else ()
 
 
 def not_serving(route: Route) -> PartywallError:

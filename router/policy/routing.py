@@ -60,7 +60,12 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int) -> float:
 
 
 def choose(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits) -> R:
-    """The replica with the least predicted finish.
+    """The replica that `decide` answers, alone."""
+    return decide(replicas, rows, budget_s, now_s, limits)[0]
+
+
+def decide(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits) -> tuple[R, float]:
+    """The replica with the least predicted finish, and that prediction in seconds from now (an upper bound).
 
     Clockwork's discipline (OSDI'20): a request that cannot be done within `budget_s` anywhere is refused at once.
 
@@ -78,7 +83,7 @@ def choose(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limi
         raise _full(replicas)
     if limits.admission and best_finish_s > budget_s and not _worth_a_try(best, now_s):
         raise _too_late(best_finish_s, budget_s)
-    return best
+    return best, best_finish_s
 
 
 def _worth_a_try(replica: ReplicaLoad, now_s: float) -> bool:

@@ -186,6 +186,40 @@ class FakeModels(models_pb2_grpc.ModelsServicer):
         decision.alternatives.add(choice="cpu", chosen=True, reason="fits", predicted_finish_ms=1.5)
         return models_pb2.ExplainModelResponse(model=self._model(request.name, context), decisions=[decision])
 
+    def ListRequests(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("ListRequests", context)
+        traces = [self._trace("r1", "OK"), self._trace("r2", "QUEUE_FULL")]
+        return models_pb2.ListRequestsResponse(requests=traces[request.failed_only :])
+
+    def ExplainRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("ExplainRequest", context)
+        if request.id != "r1":
+            context.abort_with_status(to_status(errors.NotFound(f"request {request.id!r} is not remembered")))
+        why = models_pb2.Decision(id="place-1", kind="standing", subject="echo", summary="stands on cpu")
+        return models_pb2.ExplainRequestResponse(requests=[self._trace("r1", "OK")], decisions=[why])
+
+    def ListDecisions(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("ListDecisions", context)
+        return models_pb2.ListDecisionsResponse(decisions=[self._decision("decision-1")])
+
+    def GetDecision(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("GetDecision", context)
+        return self._decision(request.id)
+
+    def _decision(self, name: str) -> models_pb2.Decision:
+        decision = models_pb2.Decision(id=name, kind="placement", subject="echo", summary="placed on cpu")
+        decision.at.CopyFrom(timestamp(BORN))
+        decision.inputs["memory_estimate_bytes"] = "7"
+        return decision
+
+    def _trace(self, name: str, outcome: str) -> models_pb2.RequestTrace:
+        trace = models_pb2.RequestTrace(
+            id=name, model="echo", version=1, outcome=outcome, replica="place-1", attempts=1
+        )
+        trace.predicted_ms, trace.actual_ms = 4.0, 3.25
+        trace.at.CopyFrom(timestamp(BORN))
+        return trace
+
     def _model(self, name: str, context: Any) -> models_pb2.Model:
         if name not in self.models:
             failure = errors.NotFound(f"model {name!r} does not exist", reason=errors.Reason.MODEL_NOT_FOUND)
@@ -288,6 +322,11 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer):
         replica.partition.cores.append(1)
         answer.placements.add(id="p1", tenant="acme", model="echo", version=1, node="local", reason="fits")
         return answer
+
+    def ListDecisions(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("FleetListDecisions", context)
+        decision = models_pb2.Decision(id=request.id or "decision-9", kind="placement", tenant="acme", summary="placed")
+        return fleet_pb2.ListFleetDecisionsResponse(decisions=[decision])
 
     def CreateJoinToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.faults.check("CreateJoinToken", context)

@@ -23,6 +23,7 @@ from partywall.wire.status import from_rpc_error
 from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
+from router.control.explain import Requests
 from router.control.fleet_service import FleetService
 from router.control.memory import MemoryStore
 from router.control.models_service import ModelsService, admin_resolver
@@ -32,6 +33,7 @@ from router.control.rpc import AdminGuard, ErrorInterceptor, admin_digest
 from router.control.tenants_service import TenantsService
 from router.control.uploads import Uploads
 from router.control.views import NoFleet
+from router.gateway.journal import Journal
 
 ADMIN_KEY = "pwadmin_test"
 WEIGHTS = b"not really weights, but some bytes " * 100
@@ -65,10 +67,12 @@ class World:
     audit: MemoryAudit = field(default_factory=MemoryAudit)
     fleet: NoFleet = field(default_factory=NoFleet)
     reached: Callable[[Step], None] = lambda step: None
+    journal: Journal = field(default=None)  # type: ignore[assignment]
     blobs: MemoryBlobStore = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self.blobs = self.blobs or MemoryBlobStore(clock=self.clock)
+        self.journal = self.journal or Journal(self.clock)
 
     async def start(self) -> World:
         """Opens the catalog; may be called again, as a restart does."""
@@ -101,7 +105,9 @@ ADMIN = [("authorization", f"Bearer {ADMIN_KEY}")]
 async def admin_port(world: World) -> AsyncIterator[Ports]:
     """The admin services on a free loopback port."""
     server = grpc.aio.server(interceptors=[ErrorInterceptor(), AdminGuard(admin_digest(ADMIN_KEY))])
-    models = ModelsService(world.control, world.uploads, world.remover, world.fleet, admin_resolver(world.catalog))
+    resolver = admin_resolver(world.catalog)
+    requests = Requests(world.journal)
+    models = ModelsService(world.control, world.uploads, world.remover, world.fleet, resolver, requests)
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(world.control, world.remover), server)
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(world.control, world.fleet, world.enrolment), server)

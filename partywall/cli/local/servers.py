@@ -27,6 +27,8 @@ TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM chain; nee
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
 Reflection = Annotated[bool, typer.Option("--reflection", help="gRPC reflection on the public port too.")]
 NoAdmission = Annotated[bool, typer.Option("--no-admission", help="Queue what cannot meet its deadline.")]
+NoRetries = Annotated[bool, typer.Option("--no-retries", help="Try no request on a second replica after a failure.")]
+NoHedging = Annotated[bool, typer.Option("--no-hedging", help="Ask no second replica when a request is late.")]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
@@ -75,6 +77,8 @@ def router(
     no_throttle: NoThrottle = False,
     no_metrics: NoMetrics = False,
     no_coalescing: NoCoalescing = False,
+    no_retries: NoRetries = False,
+    no_hedging: NoHedging = False,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
@@ -97,6 +101,8 @@ def router(
         reflection=reflection,
         admission=not no_admission,
         throttle=not no_throttle,
+        retries=not no_retries,
+        hedging=not no_hedging,
         metrics=not no_metrics,
         coalescing=not no_coalescing,
         overcommit=not no_overcommit,

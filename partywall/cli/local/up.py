@@ -107,6 +107,8 @@ def up(
     no_throttle: servers.NoThrottle = False,
     no_metrics: servers.NoMetrics = False,
     no_coalescing: servers.NoCoalescing = False,
+    no_retries: servers.NoRetries = False,
+    no_hedging: servers.NoHedging = False,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -123,6 +125,7 @@ def up(
     _check_extras()
     flags = {"--reflection": reflection, "--no-admission": no_admission, "--no-throttle": no_throttle}
     flags |= {"--no-overcommit": no_overcommit, "--no-metrics": no_metrics, "--no-coalescing": no_coalescing}
+    flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging}
     common = ("--drain-s", str(drain_s), "--log-level", log_level)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     if cores:

@@ -1,4 +1,4 @@
-"""`partywall fleet` and `partywall explain`: what stands where, and why."""
+"""`partywall fleet`: what stands where."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import typer
 
 from partywall.cli.options import command
 from partywall.cli.output import Printer
-from partywall.cli.remote.models import Name, Tenant
-from partywall.cli.remote.rows import decision_row, fleet_record, model_row, time_text
+from partywall.cli.remote.rows import fleet_record, time_text
 from partywall.cli.session import Session
 from partywall.cli.values import human_bytes, parse_duration
-from partywall.client.flow import FLEET, MODELS
-from partywall.client.views import model_info
-from partywall.domain.names import check_model_name, check_name
-from partywall.v1 import fleet_pb2, models_pb2
+from partywall.client.flow import FLEET
+from partywall.domain.names import check_name
+from partywall.v1 import fleet_pb2
 
 fleet = typer.Typer(no_args_is_help=True, help="Nodes, devices, partitions and replicas.")
 
@@ -61,27 +59,6 @@ def forget(session: Session, node: NodeName) -> None:
     request = fleet_pb2.ForgetNodeRequest(node=check_name(node, "node"))
     session.operator().call(FLEET["ForgetNode"], request)
     session.printer.record({"node": node, "forgotten": True})
-
-
-@command
-def explain(session: Session, name: Name, tenant: Tenant = None) -> None:
-    """Why a model stands where it stands."""
-    request = models_pb2.ExplainModelRequest(name=check_model_name(name))
-    answer = session.models_of(tenant).call(MODELS["ExplainModel"], request, idempotent=True)
-    model = model_row(model_info(answer.model))
-    decisions = [decision_row(decision) for decision in answer.decisions]
-    if session.printer.json:
-        session.printer.record({"model": model, "decisions": decisions})
-        return
-    session.printer.record({key: value for key, value in model.items() if key != "versions"})
-    if not decisions:
-        session.printer.note("no decisions recorded yet")
-    for decision in decisions:
-        session.printer.text(f"\n{decision['at']}  {decision['kind']}  {decision['summary']}")
-        for key, value in decision["inputs"].items():
-            session.printer.text(f"    {key} = {value}")
-        columns = {"chosen": "CHOSEN", "choice": "CHOICE", "predicted_finish_ms": "FINISH MS", "reason": "REASON"}
-        session.printer.rows(decision["alternatives"], columns, empty="    no alternatives")
 
 
 def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:

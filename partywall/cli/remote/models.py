@@ -49,6 +49,9 @@ def push(
     share: Annotated[int, typer.Option("--share", min=0, max=100, help="Percent of a device; 0: chosen.")] = 0,
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What it needs; 0: estimated.")] = "0",
     max_batch: Annotated[int, typer.Option("--max-batch", min=0, help="Rows in a batch; 0: the engine's.")] = 0,
+    side_effects: Annotated[
+        bool, typer.Option("--side-effects", help="A request must never run twice: not retried, not hedged.")
+    ] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Live as soon as it is ready.")] = False,
     wait: Wait = False,
     timeout: WaitTimeout = DEFAULT_WAIT_S,
@@ -63,6 +66,7 @@ def push(
         share_percent=share,
         memory_bytes=parse_size(memory),
         max_batch=max_batch,
+        side_effects=side_effects,
     )
     artifact = inspect_folder(folder, engine, described.options)
     if artifact.skipped:

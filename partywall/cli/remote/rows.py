@@ -184,8 +184,30 @@ def _replica_row(replica: fleet_pb2.Replica) -> dict[str, Any]:
     }
 
 
+def request_row(trace: models_pb2.RequestTrace) -> dict[str, Any]:
+    """One request on its road; milliseconds."""
+    times = ("budget_ms", "predicted_ms", "actual_ms", "queue_ms", "service_ms")
+    return {
+        "id": trace.id,
+        "at": time_text(trace.at),
+        "model": trace.model,
+        "version": trace.version,
+        "outcome": trace.outcome,
+        "message": trace.message,
+        "replica": trace.replica,
+        "rows": trace.rows,
+        "slo_ms": trace.slo_ms,
+        **{name: round(getattr(trace, name), 3) for name in times},
+        "batch_requests": trace.batch_requests,
+        "batch_rows": trace.batch_rows,
+        "attempts": trace.attempts,
+        "hedged": trace.hedged,
+    }
+
+
 def decision_row(decision: models_pb2.Decision) -> dict[str, Any]:
     return {
+        **({"tenant": decision.tenant} if decision.tenant else {}),
         "id": decision.id,
         "at": time_text(decision.at),
         "kind": decision.kind,

@@ -1,0 +1,167 @@
+"""Answers to "why": recorded decisions and the journal of requests, as the services show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from partywall.domain.placements import Decision
+from partywall.domain.tenants import Tenant
+from partywall.errors import NotFound
+from partywall.v1 import models_pb2
+from partywall.wire import convert
+from router.control.catalog import Catalog
+from router.gateway.journal import Journal, Trace
+
+DEFAULT_LIMIT = 50
+MOST = 1000
+
+
+class RequestJournal(Protocol):
+    """Recent requests by tenant id; `Requests` is the real one."""
+
+    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
+        """Newest first."""
+        ...
+
+    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+        """All of that id, newest first."""
+        ...
+
+
+class NoRequests:
+    """A journal that remembers nothing: the simulated side."""
+
+    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
+        return ()
+
+    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+        return ()
+
+
+class Requests:
+    """The gateway's journal as the services show it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
+        found = self._journal.recent(tenant_id, model, failed_only=failed_only, limit=limit)
+        return [trace_view(one, self._journal.at(one)) for one in found]
+
+    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+        return [trace_view(one, self._journal.at(one)) for one in self._journal.find(tenant_id, request_id)]
+
+
+def trace_view(trace: Trace, at: datetime) -> models_pb2.RequestTrace:
+    """A request as the wire has it."""
+    return models_pb2.RequestTrace(
+        id=trace.id,
+        model=trace.model,
+        version=trace.version,
+        at=convert.timestamp(at),
+        outcome=trace.outcome,
+        message=trace.message,
+        replica=trace.replica,
+        rows=trace.rows,
+        budget_ms=trace.budget_s * 1e3,
+        predicted_ms=trace.predicted_s * 1e3,
+        actual_ms=trace.actual_s * 1e3,
+        queue_ms=trace.queue_us / 1e3,
+        service_ms=trace.service_us / 1e3,
+        batch_requests=trace.batch_requests,
+        batch_rows=trace.batch_rows,
+        attempts=trace.attempts,
+        hedged=trace.hedged,
+        slo_ms=trace.slo_ms,
+    )
+
+
+def bounded(limit: int) -> int:
+    """How many rows an answer holds: the caller's wish within the bound."""
+    return min(limit, MOST) if limit else DEFAULT_LIMIT
+
+
+def decision_view(decision: Decision, subject: str, tenant: str = "") -> models_pb2.Decision:
+    """A decision as the wire has it, about the model of that name."""
+    return models_pb2.Decision(
+        id=decision.id,
+        kind=decision.kind,
+        subject=subject,
+        summary=decision.summary,
+        alternatives=[
+            models_pb2.Alternative(
+                choice=other.choice,
+                chosen=other.chosen,
+                reason=other.reason,
+                predicted_finish_ms=other.predicted_finish_ms,
+            )
+            for other in decision.alternatives
+        ],
+        inputs=dict(decision.inputs),
+        at=convert.timestamp(decision.at),
+        tenant=tenant,
+    )
+
+
+def decisions_of(
+    catalog: Catalog, tenant: Tenant, model: str = "", kind: str = "", limit: int = 0
+) -> list[models_pb2.Decision]:
+    """Decisions about a tenant's models, newest first."""
+    names = {e.model.id: e.model.name for e in catalog.models(tenant.id) if model in ("", e.model.name)}
+    chosen = (d for d in catalog.decisions() if d.subject in names and kind in ("", d.kind))
+    return [decision_view(d, names[d.subject]) for d in _first(chosen, bounded(limit))]
+
+
+def decision_of(catalog: Catalog, tenant: Tenant, decision_id: str) -> models_pb2.Decision:
+    """One decision about a model of the tenant's.
+
+    Raises:
+        NotFound: There is none of that id; another tenant's reads exactly the same.
+    """
+    names = {e.model.id: e.model.name for e in catalog.models(tenant.id)}
+    for one in catalog.decisions():
+        if one.id == decision_id and one.subject in names:
+            return decision_view(one, names[one.subject])
+    raise decision_not_found(decision_id)
+
+
+def all_decisions(catalog: Catalog, decision_id: str = "", kind: str = "", limit: int = 0) -> list[models_pb2.Decision]:
+    """Decisions about everybody's models, newest first; with an id that one alone.
+
+    Raises:
+        NotFound: No decision has the id.
+    """
+    chosen = (d for d in catalog.decisions() if decision_id in ("", d.id) and kind in ("", d.kind))
+    out = []
+    for one in _first(chosen, bounded(limit)):
+        entry = catalog.model_by_id(one.subject)
+        tenant = catalog.tenant(entry.model.tenant_id) if entry is not None else None
+        out.append(decision_view(one, entry.model.name if entry else one.subject, tenant.name if tenant else ""))
+    if decision_id and not out:
+        raise decision_not_found(decision_id)
+    return out
+
+
+def decision_not_found(decision_id: str) -> NotFound:
+    """The one text for an absent decision and for another tenant's."""
+    return NotFound(
+        f"decision {decision_id[:80]!r} is not known; `partywall decisions list` shows those that are kept",
+        fields={"field": "id"},
+    )
+
+
+def request_not_found(request_id: str) -> NotFound:
+    """The one text for a request that was never here, is forgotten, or is another tenant's."""
+    return NotFound(
+        f"request {request_id[:80]!r} is not among the last that are kept; `partywall requests list` shows those",
+        fields={"field": "id"},
+    )
+
+
+def _first(decisions: Iterable[Decision], limit: int) -> Iterable[Decision]:
+    for at, one in enumerate(decisions):
+        if at >= limit:
+            return
+        yield one
