@@ -19,7 +19,7 @@ from node_agent.queueing import Queued
 from node_agent.runner import Outcome
 from partywall.clock import Clock
 from partywall.domain.fleet import ReplicaStatus
-from partywall.errors import PartywallError, Reason, Unavailable
+from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
 from partywall.wire.coalesce import WINDOW_S, Coalescer
@@ -41,7 +41,7 @@ class _Answer:
     outcome: Outcome
 
 
-Outgoing = _Answer | link.Observed | link.AgentEvent | None
+Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | None
 """None is a heartbeat: loads and nothing else."""
 
 
@@ -53,6 +53,13 @@ class Replicas(Protocol):
     def cancel(self, placement_id: str, request_id: int) -> None: ...
     def loads(self) -> list[tuple[str, int, int, float]]: ...
     def statuses(self) -> list[ReplicaStatus]: ...
+
+
+class ProfileJobs(Protocol):
+    """Who measures profiles on this node; the profiler satisfies it."""
+
+    def start(self, job: link.ProfileJob) -> None: ...
+    def cancel(self, job_id: str) -> None: ...
 
 
 class EpochGuard(Protocol):
@@ -96,8 +103,11 @@ class RouterLink:
         epoch: EpochGuard,
         clock: Clock,
         window_s: float = WINDOW_S,
+        profiles: ProfileJobs | None = None,
     ) -> None:
         """`window_s` is how long replies may be gathered under load; 0.0: each is a frame of its own."""
+        self._profiles = profiles
+        self._jobs: list[str] = []
         self._channel_factory = channel_factory
         self._hello = hello
         self._replicas = replicas
@@ -132,6 +142,11 @@ class RouterLink:
         """Tells the router of a replica's new state; while the link is away, the next hello's full report does."""
         if self._current is not None:
             self._current.outgoing.add(observed_to_proto(status))
+
+    def report_profile(self, progress: link.ProfileProgress) -> None:
+        """Tells the router of a profile job; while the link is away nobody waits for it."""
+        if self._current is not None:
+            self._current.outgoing.add(progress)
 
     def reply(self, item: Queued, outcome: Outcome) -> None:
         """Answers one request; nothing happens when its connection is gone."""
@@ -203,6 +218,10 @@ class RouterLink:
                 now_s = self._clock.monotonic()
                 for message in frame.calls:
                     self._on_call(connection, message, now_s)
+            for job in frame.profile_jobs:
+                self._start_profile(job)
+            for job_id in frame.profile_cancels:
+                self._cancel_profile(job_id)
             for call_id in frame.cancels:
                 known = connection.calls.pop(call_id, None)
                 if known is not None:
@@ -216,6 +235,19 @@ class RouterLink:
         connection.placements = {spec.handle: spec.placement_id for spec in desired.placements}
         connection.handles = {spec.placement_id: spec.handle for spec in desired.placements}
         self._replicas.apply(desired.placements)
+
+    def _start_profile(self, job: link.ProfileJob) -> None:
+        if self._profiles is None:
+            error = Unsupported("this agent takes no profile jobs; choose another node (--node)")
+            self.report_profile(link.ProfileProgress(id=job.id, error=error_to_proto(error)))
+            return
+        self._jobs.append(job.id)
+        self._profiles.start(job)
+
+    def _cancel_profile(self, job_id: str) -> None:
+        if self._profiles is not None and job_id in self._jobs:
+            self._jobs.remove(job_id)
+            self._profiles.cancel(job_id)
 
     def _on_call(self, connection: _Connection, message: link.InferCall, now_s: float) -> None:
         deadline_s = now_s + message.timeout_us / 1e6
@@ -247,6 +279,8 @@ class RouterLink:
                 frame.observed.append(item)
             elif isinstance(item, link.AgentEvent):
                 frame.events.append(item)
+            elif isinstance(item, link.ProfileProgress):
+                frame.profiles.append(item)
             else:
                 frame.heartbeat = True
                 self._add_loads(frame, connection)
@@ -262,6 +296,8 @@ class RouterLink:
 
     def _abandon(self) -> None:
         """The connection is gone: nobody waits for what is queued from it."""
+        for job_id in list(self._jobs):
+            self._cancel_profile(job_id)
         connection, self._current, self._stub = self._current, None, None
         if connection is None:
             return

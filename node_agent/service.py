@@ -17,6 +17,7 @@ from node_agent import identity as identities
 from node_agent.artifacts import Artifacts
 from node_agent.epoch import EpochFile
 from node_agent.link import RouterLink
+from node_agent.profiling import Profiler
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
 from node_agent.walls import attest
@@ -75,6 +76,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         report,
         drain_s=settings.drain_s,
     )
+    profiler = Profiler(devices, spawn, artifacts, lambda progress: router.report_profile(progress))
     router = RouterLink(
         lambda: identities.channel(settings.router, holder[0]),
         lambda: link.Hello(
@@ -88,6 +90,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         epoch,
         clock,
         WINDOW_S if settings.coalescing else 0.0,
+        profiler,
     )
     settle()
     log.info("agent starting", node=settings.node, devices=[d.name for d in devices])
@@ -101,6 +104,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         await stopping.wait()
         log.info("agent stopping")
     finally:
+        await profiler.close()
         await supervisor.close()
         for task in tasks:
             task.cancel()

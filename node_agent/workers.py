@@ -26,10 +26,11 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests for one replica, run together where its signature allows it."""
+    """Requests for one replica, run together where its signature allows it; `repeat` times, answered once."""
 
     handle: int
     items: Sequence[WorkItem]
+    repeat: int = 1
 
 
 @dataclass(slots=True)
@@ -144,6 +145,8 @@ class WorkerHandle:
         message = worker_pb2.ToWorker()
         run = message.run
         run.batch_id, run.handle = self._next_batch, batch.handle
+        if batch.repeat > 1:
+            run.repeat = batch.repeat
         pack = self.channel.pack
         for item in batch.items:
             entry = run.items.add(id=item.id, deadline_us=item.deadline_us)

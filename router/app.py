@@ -24,6 +24,7 @@ from partywall.v1 import (
     agent_link_pb2_grpc,
     fleet_pb2_grpc,
     models_pb2_grpc,
+    profiles_pb2_grpc,
     tenants_pb2_grpc,
 )
 from partywall.wire import inference as oip
@@ -33,6 +34,7 @@ from router.control.enrol import AgentIdentity, JoinService
 from router.control.explain import Requests
 from router.control.fleet_service import FleetService
 from router.control.models_service import ModelsService, admin_resolver
+from router.control.profiles_service import ProfilesService
 from router.control.rpc import AdminGuard, ErrorInterceptor
 from router.control.tenants_service import TenantsService
 from router.gateway.authn import Authenticator
@@ -44,8 +46,9 @@ from router.settings import RouterSettings
 
 log = structlog.get_logger(__name__)
 
-MODELS, TENANTS, FLEET, HEALTH = (
+MODELS, PROFILES, TENANTS, FLEET, HEALTH = (
     "partywall.v1.Models",
+    "partywall.v1.Profiles",
     "partywall.v1.Tenants",
     "partywall.v1.Fleet",
     "grpc.health.v1.Health",
@@ -87,6 +90,7 @@ async def _main(settings: RouterSettings) -> int:
         asyncio.create_task(parts.membership.watch()),
         asyncio.create_task(_keep_health(parts, ports.health)),
         asyncio.create_task(parts.housekeeper.run()),
+        asyncio.create_task(parts.profiles.run()),
     ]
     settle()
     log.info("router ready", **ports.addresses)
@@ -169,12 +173,17 @@ def _public_server(parts: Parts, health: HealthServicer) -> tuple[grpc.aio.Serve
         lambda context: authenticator.tenant(context.invocation_metadata()),
         Requests(parts.journal),
     )
+    profiles = ProfilesService(parts.profiles, lambda context: authenticator.tenant(context.invocation_metadata()))
     server.add_generic_rpc_handlers(
-        [inference.handler(), *collect(models_pb2_grpc.add_ModelsServicer_to_server, models)]
+        [
+            inference.handler(),
+            *collect(models_pb2_grpc.add_ModelsServicer_to_server, models),
+            *collect(profiles_pb2_grpc.add_ProfilesServicer_to_server, profiles),
+        ]
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if parts.settings.reflection:
-        reflection.enable(server, (oip.SERVICE_NAME, MODELS, HEALTH))
+        reflection.enable(server, (oip.SERVICE_NAME, MODELS, PROFILES, HEALTH))
     return server, inference
 
 
@@ -189,9 +198,11 @@ def _admin_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
     )
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)
+    profiles = ProfilesService(parts.profiles, resolver, operator=True)
+    profiles_pb2_grpc.add_ProfilesServicer_to_server(profiles, server)
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(parts.control, parts.membership, parts.enrolment), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable(server, (TENANTS, MODELS, FLEET, HEALTH))
+    reflection.enable(server, (TENANTS, MODELS, PROFILES, FLEET, HEALTH))
     return server
 
 
@@ -206,6 +217,7 @@ def _link_server(parts: Parts) -> grpc.aio.Server:
         heartbeat_s=parts.settings.heartbeat_s,
         max_message_bytes=parts.settings.max_message_bytes,
         window_s=WINDOW_S if parts.settings.coalescing else 0.0,
+        on_profile=parts.profiles.on_progress,
     )
     agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
     join = JoinService(parts.enrolment, parts.authority.ca_pem)

@@ -21,6 +21,9 @@ from router.control.enrol import Enrolment
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
+from router.control.profile_book import ProfileBook
+from router.control.profile_target import Targets
+from router.control.profiles import ProfileJobs
 from router.control.reconcile import Reconciler
 from router.control.records import MetaEntry
 from router.control.removal import Remover
@@ -121,6 +124,8 @@ class Parts:
     link_identity: Identity
     admin_digest: bytes
     link_address: list[str]
+    profile_book: ProfileBook
+    profiles: ProfileJobs
 
 
 async def build(settings: RouterSettings) -> Parts:
@@ -143,7 +148,11 @@ async def build(settings: RouterSettings) -> Parts:
     membership = Membership(clock, Names(catalog), settings.dead_after_s)
     membership.epoch = await _next_epoch(catalog)
     membership.generation = max((p.generation for p in catalog.placements()), default=0)
-    reconciler = Reconciler(catalog, membership, keys, clock, Operator(overcommit=settings.overcommit))
+    operator = Operator(overcommit=settings.overcommit)
+    reconciler = Reconciler(catalog, membership, keys, clock, operator)
+    profile_book = ProfileBook(control)
+    await profile_book.open()
+    profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
     routes = Routes(catalog, membership)
     registry = CollectorRegistry()
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
@@ -198,6 +207,8 @@ async def build(settings: RouterSettings) -> Parts:
         router_identity(data, clock),
         admin,
         link_address,
+        profile_book,
+        profiles,
     )
 
 

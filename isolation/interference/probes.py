@@ -6,6 +6,7 @@ model's pressure), the idea of Bubble-Up (Mars et al., MICRO 2011) with the bubb
 
 from __future__ import annotations
 
+import enum
 import multiprocessing
 import os
 import statistics
@@ -131,14 +132,31 @@ class DutyCycle:
         return self.run(lambda: self.monotonic() < end)
 
 
-class ProbeProcess:
-    """A probe in a process of its own on given cores; use as a context manager. `window` reads progress between."""
+class _Order(enum.Enum):
+    """What a probe's process does after it has told its progress."""
 
-    def __init__(self, setting: ProbeSetting, cores: Sequence[int], llc_bytes: int = DEFAULT_LLC_BYTES) -> None:
+    GO_ON = enum.auto()
+    PAUSE = enum.auto()
+
+
+class ProbeProcess:
+    """A probe in a process of its own on given cores; use as a context manager. `window` reads progress between.
+
+    It presses until `pause`, and again from `resume` on; with `paused` it waits for the first `resume`.
+    """
+
+    def __init__(
+        self,
+        setting: ProbeSetting,
+        cores: Sequence[int],
+        llc_bytes: int = DEFAULT_LLC_BYTES,
+        *,
+        paused: bool = False,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, setting.resource, setting.level, tuple(cores), llc_bytes), daemon=True
+            target=_serve, args=(theirs, setting.resource, setting.level, tuple(cores), llc_bytes, paused), daemon=True
         )
         self._setting = setting
         self._theirs = theirs
@@ -163,8 +181,19 @@ class ProbeProcess:
         Raises:
             Unavailable: The process has died or does not answer.
         """
+        return self._ask(_Order.GO_ON)
+
+    def pause(self) -> Progress:
+        """As `window`, and presses no more until `resume`."""
+        return self._ask(_Order.PAUSE)
+
+    def resume(self) -> None:
+        """Presses from here on."""
+        self._ask(_Order.GO_ON)
+
+    def _ask(self, order: _Order) -> Progress:
         try:
-            self._ours.send(None)
+            self._ours.send(order)
         except OSError as error:
             raise self._gone() from error
         return self._answer(_STOP_TIMEOUT_S)
@@ -182,15 +211,17 @@ class ProbeProcess:
         return Unavailable(f"{self._setting.name} does not answer; look at the machine's memory, then profile again")
 
 
-def _serve(pipe: Connection, resource: Resource, level: float, cores: tuple[int, ...], llc_bytes: int) -> None:
+def _serve(
+    pipe: Connection, resource: Resource, level: float, cores: tuple[int, ...], llc_bytes: int, paused: bool
+) -> None:
     """The probe's process: ready, then a window for each request, until the other end closes."""
     os.sched_setaffinity(0, cores)
     cycle = DutyCycle(make_load(resource, llc_bytes), level)
     pipe.send(cycle.run_for(0.0))
     while True:
-        progress = cycle.run(lambda: not pipe.poll())
+        progress = Progress(0, 0.0) if paused else cycle.run(lambda: not pipe.poll())
         try:
-            pipe.recv()
+            paused = pipe.recv() is _Order.PAUSE
             pipe.send(progress)
         except (EOFError, OSError):
             return

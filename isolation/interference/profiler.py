@@ -1,35 +1,58 @@
 """Profiling one model version: solo latencies and co-runs with probes, about twenty short runs, resumable.
 
-The profiler decides what to measure and keeps what was measured; a `Bench` measures. Two benches are shipped: real
-cores under a loaded engine (`bench_cpu`), and a simulated device. Cost is linear in models: no model meets another.
+The profiler decides what to measure and keeps what was measured; a `Bench` measures. Cost is linear in models: no model
+meets another. A run is a dictionary of numbers under the step's key, so that what is kept between tries is plain data:
+
+| step | values |
+| --- | --- |
+| solo | `alone_ms`, `spread` |
+| beside | `alone_ms`, `latency_ms`, `probe_slowdown`, `spread`, `probe_spread` |
+| probe beside itself | `probe_slowdown`, `probe_spread` |
 """
 
 from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from isolation.interference.dataset import parse_probe
-from isolation.interference.simulated import SlowdownTruth
-from partywall.domain.profiles import ProbePoint, ProbeSetting, Profile, Resident
+from isolation.interference.rounds import CoRun
+from partywall.domain.profiles import Counters, ProbePoint, ProbeSetting, Profile
 from partywall.errors import InvalidInput, NotReady, Reason
+
+Values = Mapping[str, float]
+
+
+class StepKind(enum.StrEnum):
+    SOLO = "solo"
+    BESIDE = "beside"
+    PROBE_SELF = "probe-self"
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """One co-run with a probe: the model's latency, alone just before it and beside the probe; the probe's slowdown."""
+class Step:
+    """One run. `key` names it where a profile is resumed from."""
 
-    alone_ms: float
-    latency_ms: float
-    probe_slowdown: float
+    kind: StepKind
+    own_percent: int
+    rows: int = 1
+    probe: ProbeSetting | None = None
+    probe_percent: int = 0
+
+    @property
+    def key(self) -> str:
+        if self.probe is None:
+            return f"@{self.own_percent}x{self.rows}"
+        name = self.probe.name if self.kind is StepKind.PROBE_SELF else f"x{self.rows}"
+        return f"{name}@{self.own_percent}+{self.probe.name}@{self.probe_percent}"
 
 
 class Bench(Protocol):
-    """Measures one model on one device. Every call blocks for about one window."""
+    """Measures one model on one device. Every call blocks for one run."""
 
     @property
     def device_type(self) -> str: ...
@@ -38,49 +61,59 @@ class Bench(Protocol):
         """Why the device is not free to measure on; empty when it is."""
         ...
 
-    def solo_ms(self, share_percent: int) -> float:
-        """Mean latency of a batch alone at a share."""
+    def run(self, step: Step) -> Values:
+        """One step's values."""
         ...
-
-    def beside(self, probe: ProbeSetting, own_percent: int, probe_percent: int) -> Beside: ...
-
-
-class StepKind(enum.StrEnum):
-    SOLO = "solo"
-    BESIDE = "beside"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One run. `key` names it in the file that a profile is resumed from."""
-
-    kind: StepKind
-    own_percent: int
-    probe: ProbeSetting | None = None
-    probe_percent: int = 0
-
-    @property
-    def key(self) -> str:
-        return f"@{self.own_percent}" + (f"+{self.probe.name}@{self.probe_percent}" if self.probe else "")
 
 
 @dataclass(frozen=True, slots=True)
 class ProfilePlan:
-    """What to measure: solos at `shares`, then every probe at every pair of shares that fits the device."""
+    """What to measure: solos at `shares` and `batches`, then every probe at every pair of shares that fits the device.
+
+    Attributes:
+        probes: At all pairs.
+        rows: Batch of the co-runs; it is measured alone too.
+        more_probes: Further settings, measured at the pair nearest to half and half only.
+        probe_self: Also each of `probes` beside itself at that pair, which is what pressure is told against.
+    """
 
     probes: tuple[ProbeSetting, ...]
     shares: tuple[int, ...] = (25, 50, 75, 100)
+    batches: tuple[int, ...] = (1,)
+    rows: int = 1
+    more_probes: tuple[ProbeSetting, ...] = ()
+    probe_self: bool = False
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of shares (model's, probe's) that fit beside each other."""
+        return tuple((own, other) for own in self.shares for other in self.shares if own + other <= 100)
 
     def steps(self) -> tuple[Step, ...]:
-        solos = [Step(StepKind.SOLO, s) for s in self.shares]
-        beside = [
-            Step(StepKind.BESIDE, own, probe, other)
-            for probe in self.probes
-            for own in self.shares
-            for other in self.shares
-            if own + other <= 100
-        ]
-        return (*solos, *beside)
+        """By the model's share, so that a worker is started once for each; probes beside themselves last."""
+        found: list[Step] = []
+        middle = min(self.pairs, key=lambda p: abs(p[0] - 50) + abs(p[1] - 50), default=None)
+        for own in self.shares:
+            rows = sorted({self.rows, *(self.batches if own == max(self.shares) or len(self.shares) <= 2 else ())})
+            found += [Step(StepKind.SOLO, own, r) for r in rows]
+            for a, other in self.pairs:
+                if a == own:
+                    more = self.more_probes if (a, other) == middle else ()
+                    found += [Step(StepKind.BESIDE, own, self.rows, p, other) for p in (*self.probes, *more)]
+        if self.probe_self and middle is not None:
+            found += [Step(StepKind.PROBE_SELF, middle[0], 1, p, middle[1]) for p in self.probes]
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What needs no run: sizes in bytes of one batch's tensors, memory, load time, device counters by share."""
+
+    memory_bytes: int = 0
+    load_seconds: float = 0.0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    counters: Mapping[int, Counters] | None = None
 
 
 Ticker = Callable[[int, int, Step], None]
@@ -90,6 +123,8 @@ def profile(
     model: str, bench: Bench, plan: ProfilePlan, state: Path, *, anyway: bool = False, tick: Ticker | None = None
 ) -> Profile:
     """Runs the steps that `state` does not hold yet, saves after each, and returns the profile.
+
+    For models that are nobody's secret: `state` is plain. A served version's runs are kept sealed by the router.
 
     Args:
         model: Name for messages and the profile.
@@ -103,26 +138,83 @@ def profile(
         NotReady: The device is busy.
         InvalidInput: `state` belongs to another model or device.
     """
-    reason = bench.busy()
-    if reason and not anyway:
-        raise NotReady(f"the device is busy ({reason}); drain it, or profile with --anyway", reason=Reason.WRONG_STATE)
+    refuse_busy(bench.busy(), anyway=anyway)
     head = {"model": model, "device_type": bench.device_type}
     done = _load(state, head)
     steps = plan.steps()
     for number, step in enumerate(steps, start=1):
         if step.key not in done:
-            done[step.key] = _run(bench, step)
+            done[step.key] = dict(bench.run(step))
             _save(state, {**head, "steps": done})
         if tick is not None:
             tick(number, len(steps), step)
-    return _assemble(model, bench.device_type, steps, done)
+    return assemble(model, bench.device_type, plan, done)
 
 
-def _run(bench: Bench, step: Step) -> dict[str, float]:
-    if step.probe is None:
-        return {"alone_ms": bench.solo_ms(step.own_percent)}
-    found = bench.beside(step.probe, step.own_percent, step.probe_percent)
-    return {"alone_ms": found.alone_ms, "latency_ms": found.latency_ms, "probe_slowdown": found.probe_slowdown}
+def refuse_busy(reason: str, *, anyway: bool) -> None:
+    """Raises NotReady where the device is busy for this `reason` and nobody said `anyway`."""
+    if reason and not anyway:
+        raise NotReady(
+            f"the device is busy ({reason}); wait until it is idle, or profile with --anyway",
+            reason=Reason.WRONG_STATE,
+            fields={"busy": reason},
+        )
+
+
+def assemble(
+    model: str, device_type: str, plan: ProfilePlan, done: Mapping[str, Values], facts: Facts | None = None
+) -> Profile:
+    """The profile of finished steps; InvalidInput names the first step that is missing."""
+    known = facts or Facts()
+    sensitivity: dict[ProbePoint, float] = {}
+    pressure: dict[ProbePoint, float] = {}
+    probe_self: dict[ProbePoint, float] = {}
+    beside: dict[int, list[float]] = {}
+    solo_at: dict[tuple[int, int], float] = {}
+    spreads: list[float] = []
+    for step in plan.steps():
+        if step.key not in done:
+            raise InvalidInput(f"run {step.key} of {model} is missing; profile again to measure it")
+        found = done[step.key]
+        if step.probe is None:
+            solo_at[step.rows, step.own_percent] = found["alone_ms"]
+            continue
+        point = ProbePoint(step.probe, step.own_percent, step.probe_percent)
+        if step.kind is StepKind.PROBE_SELF:
+            probe_self[point] = found["probe_slowdown"]
+            continue
+        sensitivity[point] = found["latency_ms"] / found["alone_ms"]
+        pressure[point] = found["probe_slowdown"]
+        beside.setdefault(step.own_percent, []).append(found["alone_ms"])
+        spreads += [found.get("spread", 0.0), found.get("probe_spread", 0.0)]
+    return Profile(
+        model=model,
+        device_type=device_type,
+        solo_ms={share: ms for (rows, share), ms in solo_at.items() if rows == plan.rows},
+        beside_probes_ms={s: sum(v) / len(v) for s, v in beside.items()},
+        sensitivity=sensitivity,
+        pressure=pressure,
+        counters=known.counters or {},
+        batch=plan.rows,
+        memory_bytes=known.memory_bytes,
+        load_seconds=known.load_seconds,
+        input_bytes=known.input_bytes,
+        output_bytes=known.output_bytes,
+        solo_at_ms=solo_at,
+        probe_self=probe_self,
+        spread=statistics.median(spreads) if spreads else 0.0,
+    )
+
+
+def co_run_values(found: CoRun) -> dict[str, float]:
+    """A co-run as a step's values."""
+    return {
+        "alone_ms": found.alone_ms,
+        "latency_ms": found.latency_ms,
+        "probe_slowdown": found.probe_slowdown,
+        "spread": found.spread,
+        "probe_spread": found.probe_spread,
+    }
 
 
 def _load(state: Path, head: Mapping[str, str]) -> dict[str, dict[str, float]]:
@@ -144,42 +236,3 @@ def _save(state: Path, data: Mapping[str, Any]) -> None:
     part = state.with_name(state.name + ".part")
     part.write_text(json.dumps(data, indent=1, sort_keys=True))
     part.replace(state)
-
-
-def _assemble(model: str, device_type: str, steps: Sequence[Step], done: Mapping[str, Mapping[str, float]]) -> Profile:
-    sensitivity: dict[ProbePoint, float] = {}
-    pressure: dict[ProbePoint, float] = {}
-    beside: dict[int, list[float]] = {}
-    for step in steps:
-        if step.probe is not None:
-            found = done[step.key]
-            point = ProbePoint(parse_probe(step.probe.name), step.own_percent, step.probe_percent)
-            sensitivity[point] = found["latency_ms"] / found["alone_ms"]
-            pressure[point] = found["probe_slowdown"]
-            beside.setdefault(step.own_percent, []).append(found["alone_ms"])
-    solo = {s.own_percent: done[s.key]["alone_ms"] for s in steps if s.probe is None}
-    means = {s: sum(v) / len(v) for s, v in beside.items()}
-    return Profile(model, device_type, solo, means, sensitivity, pressure)
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedBench:
-    """A bench on a simulated device: probes are names (`probe:dram:1.0`) that the truth knows like any model."""
-
-    model: str
-    truth: SlowdownTruth
-    full_ms: float = 2.0
-    device_type: str = "simulated"
-    occupant: str = ""
-
-    def busy(self) -> str:
-        return self.occupant
-
-    def solo_ms(self, share_percent: int) -> float:
-        return self.full_ms * 100 / share_percent
-
-    def beside(self, probe: ProbeSetting, own_percent: int, probe_percent: int) -> Beside:
-        pair = (Resident(self.model, own_percent), Resident(probe.name, probe_percent))
-        ours, theirs = self.truth.slowdowns(pair)
-        alone = self.solo_ms(own_percent)
-        return Beside(alone, alone * ours, theirs)

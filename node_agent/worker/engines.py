@@ -28,6 +28,10 @@ def create(name: str, modules: Sequence[str], device_kind: DeviceKind) -> Engine
         from node_agent.worker.transformers import TransformersEngine
 
         return TransformersEngine(device_kind)
+    if name == "probe":
+        from node_agent.worker.probe import ProbeEngine
+
+        return ProbeEngine(device_kind)
     raise InvalidInput(
         f"engine {name!r} is unknown; use one of {', '.join(NAMES)}", fields={"field": "engine", "value": name[:80]}
     )

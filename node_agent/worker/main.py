@@ -80,6 +80,8 @@ class Worker:
             outcomes = [Outcome(item.id, [], missing) for item in items]
         else:
             outcomes = replica.run(items, started_ns // 1000)
+            for _ in range(1, batch.repeat):
+                outcomes = replica.run(items, started_ns // 1000)
         self._ring.release(self._outbox.consumed)
         message = worker_pb2.FromWorker()
         done = message.done

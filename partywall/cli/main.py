@@ -16,7 +16,7 @@ from partywall.cli import config, options
 from partywall.cli.local import doctor, servers, up
 from partywall.cli.options import State
 from partywall.cli.output import ExitCode, OutputFormat, Printer, exit_code
-from partywall.cli.remote import config_show, explain, fleet, infer, models, tenants
+from partywall.cli.remote import config_show, explain, fleet, infer, models, profile, tenants
 from partywall.cli.settings import Origin, Setting, Settings
 from partywall.errors import InternalError, InvalidInput, PartywallError
 
@@ -46,6 +46,7 @@ app.command("infer")(infer.infer)
 app.add_typer(explain.requests, name="requests")
 app.add_typer(explain.decisions, name="decisions")
 app.command("explain")(explain.explain)
+app.command("profile")(profile.profile)
 app.command("init")(servers.init)
 app.command("up")(up.up)
 app.command("router")(servers.router)

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FileDescriptor
 from partywall.client.retry import RetryBudget, RetryPolicy
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, PartywallError
-from partywall.v1 import fleet_pb2, models_pb2, tenants_pb2
+from partywall.v1 import fleet_pb2, models_pb2, profiles_pb2, tenants_pb2
 from partywall.wire import inference
 
 T = TypeVar("T")
@@ -135,4 +135,5 @@ def _methods(file: FileDescriptor, service: str) -> dict[str, Method]:
 INFERENCE = {name: Method(*inference.method_codec(name)) for name in inference.SERVICE.methods_by_name}
 MODELS = _methods(models_pb2.DESCRIPTOR, "Models")
 TENANTS = _methods(tenants_pb2.DESCRIPTOR, "Tenants")
+PROFILES = _methods(profiles_pb2.DESCRIPTOR, "Profiles")
 FLEET = _methods(fleet_pb2.DESCRIPTOR, "Fleet")

@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from partywall.errors import InvalidInput
 
@@ -85,6 +86,10 @@ class Profile:
         sensitivity: The model's slowdown beside a probe (latency beside it / alone at the same share).
         pressure: The probe's own slowdown beside the model.
         counters: Device counters of the solo runs, where the device has them.
+        batch: Rows of the batches behind `solo_ms` and the curves.
+        solo_at_ms: Mean latency alone by (rows, share in percent), for every batch size that was measured.
+        probe_self: Slowdown of a probe beside itself, at (its own share, the other's): the unit of pressure.
+        spread: Median relative spread of the slowdowns between rounds of one run.
     """
 
     model: str
@@ -99,12 +104,17 @@ class Profile:
     load_seconds: float = 0.0
     input_bytes: int = 0
     output_bytes: int = 0
+    solo_at_ms: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    probe_self: Mapping[ProbePoint, float] = field(default_factory=dict)
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         for label, values in (
             ("solo_ms", self.solo_ms),
             ("sensitivity", self.sensitivity),
             ("pressure", self.pressure),
+            ("solo_at_ms", self.solo_at_ms),
+            ("probe_self", self.probe_self),
         ):
             for value in values.values():
                 if not (math.isfinite(value) and value > 0):
@@ -114,3 +124,26 @@ class Profile:
     def probed(self) -> bool:
         """Whether both curves exist: a model without them is isolated until it is measured."""
         return bool(self.sensitivity) and bool(self.pressure)
+
+    def solo_of(self, rows: int, share_percent: int) -> float | None:
+        """Mean latency in ms of a batch of `rows` alone at a share; None where no share near it was measured.
+
+        Between measured sizes linear in rows (the affine law of Nexus, SOSP 2019, section 2), above the largest one
+        scaled by rows, below the smallest one that one itself.
+        """
+        shares = {s for _, s in self.solo_at_ms} or set(self.solo_ms)
+        nearest = min(shares, key=lambda s: abs(s - share_percent), default=None)
+        if nearest is None or abs(nearest - share_percent) > SHARE_TOLERANCE:
+            return None
+        points = sorted((r, ms) for (r, s), ms in self.solo_at_ms.items() if s == nearest)
+        points = points or [(self.batch, self.solo_ms[nearest])]
+        if rows <= points[0][0]:
+            return points[0][1]
+        for (below, low), (above, high) in pairwise(points):
+            if rows <= above:
+                return low + (high - low) * (rows - below) / (above - below)
+        return points[-1][1] * rows / points[-1][0]
+
+
+SHARE_TOLERANCE = 13
+"""Percent points between a share and the measured one that stands for it: half the usual grid of 25."""

@@ -75,7 +75,7 @@ def commitment(key: Key, salt: bytes, context: Context, plain_size: int) -> byte
     Raises:
         InvalidInput: The data key is not 32 bytes.
     """
-    return bytes(_derive(key, salt, COMMITMENT_INFO + context.encode(plain_size), COMMITMENT_BYTES))
+    return bytes(derive(key, salt, COMMITMENT_INFO + context.encode(plain_size), COMMITMENT_BYTES))
 
 
 def check_commitment(found: bytes, key: Key, salt: bytes, context: Context, plain_size: int) -> None:
@@ -94,14 +94,19 @@ def check_commitment(found: bytes, key: Key, salt: bytes, context: Context, plai
 
 def segment_cipher(key: Key, salt: bytes, context: Context, plain_size: int) -> AESGCM:
     """The cipher of one file's segments; the derived key is wiped as soon as the cipher holds it."""
-    derived = _derive(key, salt, SEGMENT_INFO + context.encode(plain_size), KEY_BYTES)
+    derived = derive(key, salt, SEGMENT_INFO + context.encode(plain_size), KEY_BYTES)
     try:
         return AESGCM(derived)
     finally:
         wipe(derived)
 
 
-def _derive(key: Key, salt: bytes, info: bytes, length: int) -> bytearray:
+def derive(key: Key, salt: bytes, info: bytes, length: int) -> bytearray:
+    """HKDF-SHA256 of a data key; the caller wipes the result.
+
+    Raises:
+        InvalidInput: The data key is not 32 bytes.
+    """
     if len(key) != KEY_BYTES:
         raise InvalidInput(f"data_key must have {KEY_BYTES} bytes, got {len(key)}", fields={"field": "data_key"})
     out = bytearray(length)

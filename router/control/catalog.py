@@ -25,6 +25,7 @@ from router.control.records import (
     Garbage,
     JoinToken,
     MetaEntry,
+    SealedProfile,
     Upload,
     VersionCounter,
 )
@@ -172,6 +173,11 @@ class Catalog:
 
     def uploads(self, tenant_id: str | None = None) -> Sequence[Upload]:
         return [one for one in self._all(Upload) if tenant_id in (None, one.tenant_id)]
+
+    def profiles(self, model_id: str | None = None, version: int | None = None) -> Sequence[SealedProfile]:
+        """Of all versions, of one model's, or of one version, sealed."""
+        mine = [one for one in self._all(SealedProfile) if model_id in (None, one.model_id)]
+        return [one for one in mine if version in (None, one.version)]
 
     def data_key(self, record_id: str) -> DataKeyRecord | None:
         return self._get(DataKeyRecord, record_id)

@@ -10,7 +10,16 @@ from partywall.domain.fleet import Node
 from partywall.domain.models import Model, Version
 from partywall.domain.placements import Decision, Placement
 from partywall.domain.tenants import ApiKey, Tenant
-from router.control.records import DataKeyRecord, Deletion, Garbage, JoinToken, MetaEntry, Upload, VersionCounter
+from router.control.records import (
+    DataKeyRecord,
+    Deletion,
+    Garbage,
+    JoinToken,
+    MetaEntry,
+    SealedProfile,
+    Upload,
+    VersionCounter,
+)
 
 Stored: TypeAlias = (
     Tenant
@@ -20,6 +29,7 @@ Stored: TypeAlias = (
     | Model
     | Version
     | Upload
+    | SealedProfile
     | Placement
     | Node
     | JoinToken
@@ -40,6 +50,7 @@ class Kind(enum.StrEnum):
     MODEL = "model"
     VERSION = "version"
     UPLOAD = "upload"
+    PROFILE = "profile"
     PLACEMENT = "placement"
     NODE = "node"
     JOIN_TOKEN = "join_token"  # noqa: S105 - a kind, not a secret
@@ -87,6 +98,13 @@ SPECS: tuple[KindSpec, ...] = (
         parents=((("model_id",), Kind.MODEL), _OF_DATA_KEY),
     ),
     KindSpec(Kind.UPLOAD, Upload, "uploads", unique=(("artifact_id",),), parents=(_OF_TENANT, _OF_DATA_KEY)),
+    KindSpec(
+        Kind.PROFILE,
+        SealedProfile,
+        "profiles",
+        key=("model_id", "version", "device"),
+        parents=((("model_id", "version"), Kind.VERSION),),
+    ),
     KindSpec(Kind.PLACEMENT, Placement, "placements", parents=(_OF_TENANT, (("model_id", "version"), Kind.VERSION))),
     KindSpec(Kind.NODE, Node, "nodes", key=("name",)),
     KindSpec(Kind.JOIN_TOKEN, JoinToken, "join_tokens"),

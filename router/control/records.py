@@ -59,6 +59,18 @@ class DataKeyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedProfile:
+    """What is known of a version's cost on one type of device, sealed with a key derived from its data key."""
+
+    model_id: str
+    version: int
+    device: str
+    sealed: bytes
+    updated_at: datetime
+    rev: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class VersionCounter:
     """The highest version number ever given under a name: numbers are not reused, not even after a delete."""
 

@@ -158,6 +158,8 @@ class Remover:
             for placement in catalog.placements():
                 if (placement.model_id, placement.version) == (version.model_id, version.number):
                     await tx.delete(placement)
+            for profile in catalog.profiles(version.model_id, version.number):
+                await tx.delete(profile)
             await tx.delete(version)
             await self._remove_data_key(tx, version.key_record_id)
             if version.files:

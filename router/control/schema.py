@@ -146,6 +146,17 @@ Table(
     UniqueConstraint("artifact_id"),
 )
 Table(
+    "profiles",
+    METADATA,
+    Column("model_id", ID, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("device", NAME, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    _rev(),
+    ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
+)
+Table(
     "placements",
     METADATA,
     Column("id", ID, primary_key=True),

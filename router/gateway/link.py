@@ -38,8 +38,8 @@ class _Pending:
     sent_s: float = 0.0
 
 
-Outgoing = _Pending | link.Desired | int
-"""A call, the agent's desired state, or the id of a call to cancel."""
+Outgoing = _Pending | link.Desired | link.ProfileJob | int | str
+"""A call, the agent's desired state, a profile job, the id of a call or of a profile job to cancel."""
 
 
 class AgentSession:
@@ -98,6 +98,14 @@ class AgentSession:
     def send_desired(self, desired: link.Desired) -> None:
         """Queues the agent's whole desired state."""
         self._outgoing.add(desired)
+
+    def send_profile_job(self, job: link.ProfileJob) -> None:
+        """Queues a version to be measured; progress comes back in the agent's frames."""
+        self._outgoing.add(job)
+
+    def cancel_profile_job(self, job_id: str) -> None:
+        """Queues the end of a job."""
+        self._outgoing.add(job_id)
 
     def on_replies(self, replies: Iterable[link.InferReply]) -> None:
         """Completes the calls of one frame."""
@@ -168,6 +176,10 @@ class AgentSession:
                     size += len(item.request)
             elif isinstance(item, int):
                 frame.cancels.append(item)
+            elif isinstance(item, link.ProfileJob):
+                frame.profile_jobs.append(item)
+            elif isinstance(item, str):
+                frame.profile_cancels.append(item)
             else:
                 frame.desired.CopyFrom(item)
         await self._write(frame)

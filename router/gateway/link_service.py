@@ -51,8 +51,11 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         heartbeat_s: float,
         max_message_bytes: int,
         window_s: float = WINDOW_S,
+        on_profile: Callable[[str, link.ProfileProgress], None] = lambda node, progress: None,
     ) -> None:
-        """`window_s` is how long calls may be gathered under load; 0.0: each is a frame of its own."""
+        """`window_s` is how long calls may be gathered under load; 0.0: each is a frame of its own. `on_profile` gets
+        (node, progress) of profile jobs."""
+        self._on_profile = on_profile
         self._membership = membership
         self._identify = identify
         self._blobs = blobs
@@ -106,6 +109,8 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
             if frame.replies:
                 session.on_replies(frame.replies)
             self._membership.observe(session, frame)
+            for progress in frame.profiles:
+                self._on_profile(session.node, progress)
             for event in frame.events:
                 log.info("agent event", node=session.node, kind=event.kind, message=event.message)
 

@@ -1,0 +1,185 @@
+"""Profile jobs: which agent measures which version, how far it is, and what becomes of what it measured."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from partywall.domain.models import Version
+from partywall.domain.tenants import Tenant
+from partywall.errors import NotReady, PartywallError, PermissionDenied, Reason
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import profiles_pb2 as pb
+from partywall.wire import convert
+from router.control.catalog import ModelEntry
+from router.control.control import Control, in_thread, require_model
+from router.control.profile_book import ProfileBook
+from router.control.profile_target import Target, Targets
+from router.control.removal import require_version
+from router.gateway.link import AgentSession
+
+log = structlog.get_logger(__name__)
+
+Subject = tuple[str, int]
+"""(model id, version)"""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job that runs or ran; the last one of each version is kept for whoever asks."""
+
+    id: str
+    version: Version
+    session: AgentSession
+    status: pb.ProfileJobStatus = field(default_factory=lambda: pb.ProfileJobStatus(state=pb.PROFILE_STATE_RUNNING))
+
+    @property
+    def running(self) -> bool:
+        return self.status.state == pb.PROFILE_STATE_RUNNING
+
+
+class ProfileJobs:
+    """Starts, follows and ends jobs. `run` writes what they measure, in order, until it is cancelled."""
+
+    def __init__(self, control: Control, book: ProfileBook, targets: Targets) -> None:
+        self._control = control
+        self._book = book
+        self._targets = targets
+        self._jobs: dict[Subject, _Job] = {}
+        self._by_id: dict[str, _Job] = {}
+        self._arrived: asyncio.Queue[tuple[str, link.ProfileProgress]] = asyncio.Queue()
+        self._listeners: list[Callable[[Version], None]] = []
+
+    def on_profile(self, listener: Callable[[Version], None]) -> None:
+        """Called with a version whose profile was finished."""
+        self._listeners.append(listener)
+
+    async def start(self, tenant: Tenant, request: pb.ProfileModelRequest, *, operator: bool) -> pb.GetProfileResponse:
+        """Starts a job, or joins the one that runs.
+
+        Raises:
+            NotFound: No such model, version or node.
+            PermissionDenied: A tenant named a node, or trust forbids it.
+            NotReady: The device is busy (unless `anyway`), or the version stands nowhere.
+        """
+        if request.node and not operator:
+            raise PermissionDenied("only the operator names a node (--node); without it the version's own is taken")
+        entry, version = self._find(tenant, request.name, request.version)
+        job = self._jobs.get((entry.model.id, version.number))
+        if job is not None and job.running and not job.session.closed:
+            return self._answer(entry, version)
+        target = self._targets.choose(tenant, entry, version, request.node)
+        busy = self._targets.busy(target, self._control.clock.monotonic(), tenant, operator=operator)
+        if busy and not request.settings.anyway:
+            raise NotReady(
+                f"the device is busy serving {busy}; wait until it is idle, or profile with --anyway",
+                reason=Reason.WRONG_STATE,
+                fields={"busy": busy},
+            )
+        message = await self._message(tenant, entry, version, target, request.settings)
+        job = _Job(message.id, version, target.session)
+        self._jobs[entry.model.id, version.number] = job
+        self._by_id = {j.id: j for j in self._jobs.values()}
+        target.session.send_profile_job(message)
+        await self._control.record("profile.started", tenant.id, model=entry.model.name, version=version.number)
+        return self._answer(entry, version)
+
+    def show(self, tenant: Tenant, name: str, number: int) -> pb.GetProfileResponse:
+        """What is known of a version, and the job of it.
+
+        Raises:
+            NotFound: No such model or version.
+        """
+        return self._answer(*self._find(tenant, name, number))
+
+    def cancel(self, tenant: Tenant, name: str, number: int) -> pb.GetProfileResponse:
+        """Ends the job that runs; finished runs are kept. Without a job nothing happens."""
+        entry, version = self._find(tenant, name, number)
+        job = self._jobs.get((entry.model.id, version.number))
+        if job is not None and job.running:
+            job.session.cancel_profile_job(job.id)
+            _fail(job, Reason.CANCELLED, "cancelled; profile again to go on from here")
+        return self._answer(entry, version)
+
+    def on_progress(self, node: str, progress: link.ProfileProgress) -> None:
+        """Takes an agent's progress; what it measured is written by `run`."""
+        job = self._by_id.get(progress.id)
+        if job is not None and job.running and job.session.node == node:
+            self._arrived.put_nowait((node, progress))
+
+    async def run(self) -> None:
+        while True:
+            _, progress = await self._arrived.get()
+            job = self._by_id.get(progress.id)
+            if job is not None and job.running:
+                await self._take(job, progress)
+
+    async def _take(self, job: _Job, progress: link.ProfileProgress) -> None:
+        if progress.HasField("error"):
+            error = convert.error_from_proto(progress.error)
+            _fail(job, error.reason, error.message)
+            return
+        try:
+            if progress.HasField("record"):
+                progress.record.node = job.session.node
+                await self._book.put(job.version, progress.record)
+        except PartywallError as error:
+            job.session.cancel_profile_job(job.id)
+            _fail(job, error.reason, f"what was measured cannot be kept: {error.message}")
+            return
+        job.status.done, job.status.total, job.status.label = progress.done, progress.total, progress.label
+        if progress.record.HasField("profile"):
+            job.status.state = pb.PROFILE_STATE_DONE
+            log.info("profile measured", model=job.version.model_id, version=job.version.number)
+            for listener in self._listeners:
+                listener(job.version)
+
+    def _find(self, tenant: Tenant, name: str, number: int) -> tuple[ModelEntry, Version]:
+        entry = require_model(self._control.catalog, tenant, name)
+        if not number and entry.live is not None:
+            return entry, entry.live
+        return entry, require_version(entry, number or max(entry.versions, default=0))
+
+    def _answer(self, entry: ModelEntry, version: Version) -> pb.GetProfileResponse:
+        job = self._jobs.get((entry.model.id, version.number))
+        if job is not None and job.running and job.session.closed:
+            _fail(job, Reason.AGENT_LOST, "the machine that measured went away; profile again to go on from here")
+        return pb.GetProfileResponse(
+            version=version.number,
+            records=self._book.records(entry.model.id, version.number),
+            job=job.status if job is not None else None,
+        )
+
+    async def _message(
+        self, tenant: Tenant, entry: ModelEntry, version: Version, target: Target, settings: pb.ProfileSettings
+    ) -> link.ProfileJob:
+        key = b""
+        record = self._control.catalog.data_key(version.key_record_id)
+        if version.files and record is not None:
+            key = bytes(await in_thread(self._control.keys.unwrap, tenant.id, record.artifact_id, record.wrapped))
+        records = self._book.records(entry.model.id, version.number)
+        return link.ProfileJob(
+            id=secrets.token_hex(6),
+            spec=link.PlacementSpec(
+                tenant_id=tenant.id,
+                tenant=tenant.name,
+                model=entry.model.name,
+                version=version.number,
+                manifest=convert.manifest_to_proto(version.manifest),
+                artifact_id=version.artifact_id,
+                files=[convert.sealed_file_to_proto(f) for f in version.files],
+                data_key=key,
+                partition=convert.partition_to_proto(target.partition),
+            ),
+            settings=settings,
+            earlier=next((r for r in records if not r.HasField("profile") and r.node == target.session.node), None),
+        )
+
+
+def _fail(job: _Job, reason: Reason, message: str) -> None:
+    job.status.state = pb.PROFILE_STATE_FAILED
+    job.status.reason, job.status.message = reason.value, message
