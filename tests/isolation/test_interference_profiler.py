@@ -9,8 +9,10 @@ import pytest
 
 from isolation.engine import MemoryArtifact, SimulatedEngine
 from isolation.interference.bench_cpu import CpuBench, share_cores
-from isolation.interference.profiler import Beside, ProfilePlan, SimulatedBench, Step, profile
+from isolation.interference.profiler import ProfilePlan, Step, StepKind, Values, assemble, profile
+from isolation.interference.rounds import Pace
 from isolation.interference.simulated import Phase, ResourceTruth
+from isolation.interference.simulated_bench import SimulatedBench
 from partywall.domain.profiles import ProbePoint, ProbeSetting, Resource
 from partywall.errors import InvalidInput, NotReady
 
@@ -55,19 +57,12 @@ class Counting:
     def busy(self) -> str:
         return ""
 
-    def solo_ms(self, share_percent: int) -> float:
-        self._spend()
-        return self.inner.solo_ms(share_percent)
-
-    def beside(self, probe: ProbeSetting, own_percent: int, probe_percent: int) -> Beside:
-        self._spend()
-        return self.inner.beside(probe, own_percent, probe_percent)
-
-    def _spend(self) -> None:
+    def run(self, step: Step) -> Values:
         if self.left == 0:
             raise ConnectionError("the worker died")
         self.left -= 1
-        self.calls.append("run")
+        self.calls.append(step.key)
+        return self.inner.run(step)
 
 
 def test_interrupted_profile_resumes_where_it_stopped(tmp_path: Path) -> None:
@@ -105,10 +100,13 @@ def test_real_cores_are_measured_through_the_engine(tmp_path: Path) -> None:
 
     loaded = SimulatedEngine(spin).load(MemoryArtifact({"w": b"x"}), {}, 8)
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    bench = CpuBench(loaded, {"x": np.ones((4, 4), np.float32)}, 4, cores, window_s=0.02, llc_bytes=1 << 20)
-    plan = ProfilePlan((ProbeSetting(Resource.LLC),), shares=(50,))
+    pace = Pace(rounds=2, window_s=0.02, warmup_s=0.01)
+    bench = CpuBench(loaded, {"x": np.ones((4, 4), np.float32)}, 4, cores, pace, llc_bytes=1 << 20)
+    plan = ProfilePlan((ProbeSetting(Resource.LLC),), shares=(50,), rows=4, probe_self=True)
     found = profile("real", bench, plan, tmp_path / "p.json", anyway=True)
     assert found.probed
+    assert found.solo_of(4, 50) == found.solo_ms[50] > 0
+    assert set(found.probe_self) == {ProbePoint(ProbeSetting(Resource.LLC), 50, 50)}
     assert found.device_type.startswith("cpu ")
     assert waits
     assert os.sched_getaffinity(0) == set(cores)
@@ -120,3 +118,28 @@ def test_real_cores_are_measured_through_the_engine(tmp_path: Path) -> None:
 )
 def test_share_of_cores(cores: tuple[int, ...], share: int, kept: tuple[int, ...]) -> None:
     assert share_cores(cores, share) == kept
+
+
+def test_batches_are_solo_latencies_of_their_own(tmp_path: Path) -> None:
+    plan = ProfilePlan((DRAM,), shares=(50, 100), batches=(1, 4, 16), rows=4)
+    found = profile("stream", SimulatedBench("stream", TRUTH, row_ms=0.5), plan, tmp_path / "p.json")
+    assert sorted(found.solo_at_ms) == [(r, s) for r in (1, 4, 16) for s in (50, 100)]
+    assert found.solo_ms == {50: 7.0, 100: 3.5}
+    assert found.solo_of(10, 100) == pytest.approx(6.5)
+    assert found.solo_of(32, 100) == pytest.approx(19.0)
+    assert found.solo_of(1, 60) == found.solo_of(1, 50)
+    assert found.solo_of(1, 10) is None
+
+
+def test_more_probes_stand_at_the_middle_only() -> None:
+    plan = ProfilePlan((DRAM,), more_probes=(POWER,), probe_self=True)
+    kinds = [(s.kind, s.probe, s.own_percent, s.probe_percent) for s in plan.steps() if s.probe is not None]
+    assert kinds.count((StepKind.BESIDE, POWER, 50, 50)) == 1
+    assert sum(k[1] == POWER for k in kinds) == 1
+    assert kinds[-1] == (StepKind.PROBE_SELF, DRAM, 50, 50)
+    assert len({s.key for s in plan.steps()}) == len(plan.steps())
+
+
+def test_a_missing_run_is_named() -> None:
+    with pytest.raises(InvalidInput, match="@25x1"):
+        assemble("m", "gpu", PLAN, {})

@@ -1,0 +1,77 @@
+"""A version measured for real on this machine's cores, by the command line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import MLP_OPTIONS, Instance
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def profiled(tmp_path: Path, mlp_folder: Path) -> Instance:
+    made = Instance(tmp_path)
+    try:
+        made.start()
+        yield made  # type: ignore[misc]
+    finally:
+        made.stop()
+
+
+def test_a_version_is_profiled_kept_and_shredded(profiled: Instance, mlp_folder: Path) -> None:
+    key = profiled.tenant("acme")
+    profiled.push(key, "mlp", mlp_folder, *MLP_OPTIONS, "--promote")
+    assert profiled.json("models", "profile", "mlp", key=key)["profiles"] == []
+    found = profiled.json("profile", "mlp", "--quick", "--anyway", key=key)
+    (record,) = found["profiles"]
+    assert record["complete"] is True
+    assert record["input_bytes"] == 16 * 4
+    assert all(p["latency_ms"] > 0 for p in record["solo"])
+    if profiled.json("fleet", "show")["nodes"][0]["devices"][0]["compute_units"] > 1:
+        assert {p["probe"] for p in record["curves"]} == {"probe:membw:1.0", "probe:llc:1.0"}
+    assert all(r["model"] == "mlp" for r in profiled.replicas()), "the profiler's own workers are nobody's replicas"
+    # A profile is the tenant's own: not a figure of it stands on the disk in the clear.
+    for file in profiled.data_dir.rglob("*"):
+        assert not file.is_file() or b"probe:membw" not in file.read_bytes(), file
+
+    profiled.stop()
+    profiled.start()
+    again = profiled.json("models", "profile", "mlp", key=key)
+    assert again["profiles"] == found["profiles"]
+    backup = profiled.root / "backup.db"
+    shutil.copy(profiled.data_dir / "state.db", backup)
+    profiled.run("models", "delete", "mlp", "--yes", key=key)
+    gone = profiled.run("models", "profile", "mlp", key=key, check=3)
+    assert "does not exist" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nothing",), 3, "does not exist"),
+        (("m", "--shares", "fifty"), 1, "--shares"),
+        (("m", "--batch", "100000", "--anyway"), 1, "batch must be"),
+        (("m", "--node", "elsewhere"), 4, "only the operator"),
+        (("m", "--shares", "0", "--anyway"), 1, "shares must be"),
+        (("m", "--version", "9"), 3, "no version 9"),
+    ],
+)
+def test_bad_input_is_refused(
+    instance: Instance, mlp_folder: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    key = _tenant(instance, mlp_folder)
+    done = instance.run("profile", *arguments, key=key, check=code)
+    assert words in done.stderr
+
+
+_KEYS: dict[Path, str] = {}
+
+
+def _tenant(instance: Instance, folder: Path) -> str:
+    if instance.root not in _KEYS:
+        _KEYS[instance.root] = key = instance.tenant("measured")
+        instance.push(key, "m", folder, *MLP_OPTIONS, "--promote")
+    return _KEYS[instance.root]

@@ -1,0 +1,236 @@
+"""Profiles in the control plane: sealed in the store, gone with the version, one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from control_world import ADMIN, Ports, World, admin_port, push
+
+from partywall.domain.fleet import Partition, PartitionKind
+from partywall.domain.models import Version
+from partywall.domain.placements import Placement
+from partywall.domain.profiles import ProbePoint, ProbeSetting, Profile, Resource
+from partywall.domain.tenants import TrustPolicy
+from partywall.errors import DataLoss, NotFound, NotReady, PermissionDenied, Reason, Unavailable
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import fleet_pb2, models_pb2, tenants_pb2
+from partywall.v1 import profiles_pb2 as pb
+from partywall.wire import convert
+from partywall.wire.profiles import profile_to_proto
+from router.control.membership import Membership
+from router.control.profile_book import ProfileBook
+from router.control.profile_target import Targets
+from router.control.profiles import ProfileJobs
+from router.gateway.link import AgentSession
+from router.parts import Names
+
+POINT = ProbePoint(ProbeSetting(Resource.LLC), 50, 50)
+PROFILE = Profile("m", "CPU", {50: 2.0}, {50: 2.0}, {POINT: 1.2}, {POINT: 1.5}, solo_at_ms={(1, 50): 2.0})
+
+
+@pytest.fixture
+async def world() -> World:
+    return await World().start()
+
+
+@pytest.fixture
+async def ports(world: World) -> AsyncIterator[Ports]:
+    async with admin_port(world) as made:
+        for name in ("acme", "globex"):
+            await made.tenants.CreateTenant(tenants_pb2.CreateTenantRequest(name=name), metadata=ADMIN)
+            await push(made, name, "m", promote=True)
+        yield made
+
+
+class Fleet:
+    """One node with a CPU; what is sent to its agent is kept."""
+
+    def __init__(self, world: World, memory_bytes: int = 1 << 33) -> None:
+        self.world = world
+        self.membership = Membership(world.clock, Names(world.catalog), 3.0)
+        device = fleet_pb2.Device(id="cpu", kind=fleet_pb2.DEVICE_KIND_CPU, name="CPU", memory_bytes=memory_bytes)
+        device.compute_units, device.cores[:] = 2, [0, 1]
+        self.session = AgentSession(link.Hello(node="n1", devices=[device]), world.clock)
+        self.membership.attach(self.session)
+        self.sent: list[Any] = []
+        self.session.send_profile_job = self.sent.append  # type: ignore[method-assign]
+        self.session.cancel_profile_job = self.sent.append  # type: ignore[method-assign]
+        self.book = ProfileBook(world.control)
+        targets = Targets(world.catalog, self.membership, TrustPolicy.SHARED)
+        self.jobs = ProfileJobs(world.control, self.book, targets)
+
+    async def stand(self, tenant: str) -> None:
+        owner = self.world.catalog.tenant_by_name(tenant)
+        assert owner is not None
+        version = live(self.world, tenant)
+        partition = Partition("p", PartitionKind.CPUSET, "cpu", (0,), 50)
+        placement = Placement(f"p-{tenant}", owner.id, version.model_id, 1, "n1", partition, "w", 1 << 28, 1)
+        async with self.world.catalog.transaction() as tx:
+            await tx.insert(placement)
+        self.membership.set_placements(self.world.catalog.placements())
+
+    async def start(self, tenant: str = "acme", *, operator: bool = True, **request: Any) -> pb.GetProfileResponse:
+        owner = self.world.catalog.tenant_by_name(tenant)
+        assert owner is not None
+        return await self.jobs.start(owner, pb.ProfileModelRequest(name="m", **request), operator=operator)
+
+    async def tell(self, **progress: Any) -> pb.GetProfileResponse:
+        """One message of the agent, taken by the background task."""
+        owner = self.world.catalog.tenant_by_name("acme")
+        assert owner is not None
+        self.jobs.on_progress("n1", link.ProfileProgress(id=self.sent[0].id, **progress))
+        task = asyncio.create_task(self.jobs.run())
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+            if self.jobs._arrived.empty():
+                break
+        await asyncio.sleep(0.05)
+        task.cancel()
+        return self.jobs.show(owner, "m", 0)
+
+
+def live(world: World, tenant: str) -> Version:
+    owner = world.catalog.tenant_by_name(tenant)
+    assert owner is not None
+    entry = world.catalog.model(owner.id, "m")
+    assert entry is not None
+    assert entry.live is not None or entry.versions
+    return entry.versions[1]
+
+
+def record(*, done: bool = True) -> pb.ProfileRecord:
+    runs = [pb.MeasuredRun(key="@50x1", values={"alone_ms": 2.0})]
+    found = pb.ProfileRecord(settings="quick", device_type="CPU x2", runs=runs)
+    if done:
+        found.profile.CopyFrom(profile_to_proto(replace(PROFILE, device_type="CPU x2")))
+    return found
+
+
+async def test_a_profile_is_sealed_and_survives_a_restart(world: World, ports: Ports) -> None:
+    book = ProfileBook(world.control)
+    version = live(world, "acme")
+    await book.put(version, record())
+    stored = world.catalog.profiles(version.model_id)
+    assert len(stored) == 1
+    assert b"probe:" not in stored[0].sealed
+    again = ProfileBook(world.control)
+    await again.open()
+    assert again.profile(version.model_id, 1, "CPU x2") == replace(PROFILE, device_type="CPU x2")
+    await again.put(version, record(done=False))
+    assert again.profile(version.model_id, 1, "CPU x2") is None
+    assert len(again.records(version.model_id, 1)) == 1
+
+
+async def test_deleting_the_model_deletes_its_profile(world: World, ports: Ports) -> None:
+    book = ProfileBook(world.control)
+    version = live(world, "acme")
+    await book.put(version, record())
+    request = models_pb2.DeleteModelRequest(name="m")
+    await ports.models.DeleteModel(request, metadata=ports.as_tenant("acme"))
+    assert not world.catalog.profiles()
+    assert not book.records(version.model_id, 1)
+    with pytest.raises(DataLoss, match="data key"):
+        await book.put(version, record())
+
+
+async def test_a_shredded_tenant_s_profile_opens_nowhere(world: World, ports: Ports) -> None:
+    book = ProfileBook(world.control)
+    version = live(world, "acme")
+    await book.put(version, record())
+    world.keys.shred(str(world.catalog.tenant_by_name("acme").id))  # type: ignore[union-attr]
+    again = ProfileBook(world.control)
+    await again.open()
+    assert not again.records(version.model_id, 1)
+
+
+async def test_a_job_runs_from_start_to_profile(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    assert (await fleet.start()).job.state == pb.PROFILE_STATE_RUNNING
+    await fleet.start()
+    assert len(fleet.sent) == 1, "a second call joins the job"
+    job = fleet.sent[0]
+    assert job.spec.model == "m"
+    assert len(job.spec.data_key) == 32
+    assert list(job.spec.partition.cores) == [0, 1]
+    half = await fleet.tell(done=1, total=2, label="solo", record=record(done=False))
+    assert (half.job.done, half.job.total, half.records[0].HasField("profile")) == (1, 2, False)
+    finished: list[Version] = []
+    fleet.jobs.on_profile(finished.append)
+    whole = await fleet.tell(done=2, total=2, label="beside", record=record())
+    assert whole.job.state == pb.PROFILE_STATE_DONE
+    assert whole.records[0].node == "n1"
+    assert [v.number for v in finished] == [1]
+    assert "profile.started" in world.audit.names
+
+
+async def test_a_failed_job_goes_on_where_it_stopped(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    await fleet.start()
+    await fleet.tell(done=1, total=2, record=record(done=False))
+    failed = await fleet.tell(error=convert.error_to_proto(Unavailable("the worker died")))
+    assert failed.job.state == pb.PROFILE_STATE_FAILED
+    assert "worker died" in failed.job.message
+    await fleet.start()
+    assert [run.key for run in fleet.sent[1].earlier.runs] == ["@50x1"]
+
+
+async def test_a_cancelled_job_is_told_to_the_agent(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    await fleet.start()
+    owner = world.catalog.tenant_by_name("acme")
+    assert owner is not None
+    assert fleet.jobs.cancel(owner, "m", 0).job.reason == Reason.CANCELLED.value
+    assert fleet.sent[1] == fleet.sent[0].id
+
+
+async def test_a_lost_agent_fails_its_job(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    await fleet.start()
+    fleet.session.close()
+    owner = world.catalog.tenant_by_name("acme")
+    assert owner is not None
+    assert fleet.jobs.show(owner, "m", 0).job.reason == Reason.AGENT_LOST.value
+
+
+@pytest.mark.parametrize(("operator", "word"), [(True, "globex/m"), (False, "another tenant's model")])
+async def test_a_busy_device_is_refused_and_says_who(world: World, ports: Ports, operator: bool, word: str) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    await fleet.stand("globex")
+    fleet.membership.replicas_by_id["p-globex"].outstanding_requests = 1
+    with pytest.raises(NotReady, match=word):
+        await fleet.start(operator=operator)
+    anyway = pb.ProfileSettings(anyway=True)
+    assert (await fleet.start(operator=operator, settings=anyway)).job.state == pb.PROFILE_STATE_RUNNING
+
+
+async def test_where_a_version_may_be_measured(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    with pytest.raises(NotReady, match="load it first"):
+        await fleet.start()
+    with pytest.raises(PermissionDenied, match="operator"):
+        await fleet.start(operator=False, node="n1")
+    with pytest.raises(NotFound, match="n2"):
+        await fleet.start(node="n2")
+    with pytest.raises(NotFound, match="no version 7"):
+        await fleet.start(version=7)
+    await fleet.stand("globex")
+    quota = tenants_pb2.Quota(trust_policy=tenants_pb2.TRUST_POLICY_EXCLUSIVE)
+    await ports.tenants.SetQuota(tenants_pb2.SetQuotaRequest(name="globex", quota=quota), metadata=ADMIN)
+    with pytest.raises(PermissionDenied, match="own device"):
+        await fleet.start(node="n1")
+
+
+async def test_a_second_copy_must_fit(world: World, ports: Ports) -> None:
+    fleet = Fleet(world, memory_bytes=300 << 20)
+    await fleet.stand("acme")
+    with pytest.raises(Unavailable, match="second copy"):
+        await fleet.start()
