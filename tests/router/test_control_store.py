@@ -24,6 +24,7 @@ from router.control.records import (
     Garbage,
     JoinToken,
     MetaEntry,
+    SealedProfile,
     Upload,
     VersionCounter,
 )
@@ -55,6 +56,7 @@ SAMPLES: tuple[Stored, ...] = (
     BERT,
     BERT_1,
     Upload("u1", "t-acme", "bert", 2, "a2", MANIFEST, (DeclaredFile("w.safetensors", 10, 99),), "d1", AT),
+    SealedProfile("m1", 1, "CPU x2", b"\x01sealed\xff", AT),
     Placement(
         "p1", "t-acme", "m1", 1, "n1", Partition("c0", PartitionKind.CPUSET, "cpu", (0, 1), 50, 7), "w1", 1 << 40, 3
     ),
