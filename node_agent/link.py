@@ -232,7 +232,10 @@ class RouterLink:
             log.warning("stale leader refused", epoch=desired.epoch, seen=self._epoch.seen)
             return
         connection.generation = desired.generation
-        connection.placements = {spec.handle: spec.placement_id for spec in desired.placements}
+        # What was sent before the router took a replica away still finds it: it drains.
+        standing = {status.placement_id for status in self._replicas.statuses()}
+        leaving = {handle: name for handle, name in connection.placements.items() if name in standing}
+        connection.placements = leaving | {spec.handle: spec.placement_id for spec in desired.placements}
         connection.handles = {spec.placement_id: spec.handle for spec in desired.placements}
         self._replicas.apply(desired.placements)
 

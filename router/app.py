@@ -34,6 +34,7 @@ from router.control.enrol import AgentIdentity, JoinService
 from router.control.explain import Requests
 from router.control.fleet_service import FleetService
 from router.control.models_service import ModelsService, admin_resolver
+from router.control.partitions import Partitions
 from router.control.profiles_service import ProfilesService
 from router.control.rpc import AdminGuard, ErrorInterceptor
 from router.control.tenants_service import TenantsService
@@ -200,10 +201,15 @@ def _admin_server(parts: Parts, health: HealthServicer) -> grpc.aio.Server:
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)
     profiles = ProfilesService(parts.profiles, resolver, operator=True)
     profiles_pb2_grpc.add_ProfilesServicer_to_server(profiles, server)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(parts.control, parts.membership, parts.enrolment), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(fleet_service(parts), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable(server, (TENANTS, MODELS, PROFILES, FLEET, HEALTH))
     return server
+
+
+def fleet_service(parts: Parts) -> FleetService:
+    scene, manoeuvres = parts.reconciler.scene, parts.reconciler.manoeuvres
+    return FleetService(parts.control, parts.membership, parts.enrolment, scene, Partitions(scene, manoeuvres))
 
 
 def _link_server(parts: Parts) -> grpc.aio.Server:

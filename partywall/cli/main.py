@@ -16,7 +16,7 @@ from partywall.cli import config, options
 from partywall.cli.local import doctor, servers, up
 from partywall.cli.options import State
 from partywall.cli.output import ExitCode, OutputFormat, Printer, exit_code
-from partywall.cli.remote import config_show, explain, fleet, infer, models, profile, tenants
+from partywall.cli.remote import config_show, explain, fleet, infer, models, partitions, profile, tenants
 from partywall.cli.settings import Origin, Setting, Settings
 from partywall.errors import InternalError, InvalidInput, PartywallError
 
@@ -42,6 +42,7 @@ app.add_typer(tenants.keys, name="keys")
 app.add_typer(tenants.quota, name="quota")
 app.add_typer(models.models, name="models")
 app.add_typer(fleet.fleet, name="fleet")
+app.add_typer(partitions.partitions, name="partitions")
 app.command("infer")(infer.infer)
 app.add_typer(explain.requests, name="requests")
 app.add_typer(explain.decisions, name="decisions")

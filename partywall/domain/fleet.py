@@ -37,7 +37,10 @@ class NodeState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU, or a machine's CPU as a device whose compute units are its cores."""
+    """A GPU, or a machine's CPU as a device whose compute units are its cores.
+
+    `kinds` are the partitions its agent enforces on it; empty is what every agent does: whole, and cpuset on a CPU.
+    """
 
     id: str
     kind: DeviceKind
@@ -45,6 +48,7 @@ class Device:
     memory_bytes: int
     compute_units: int
     cores: tuple[int, ...] = ()
+    kinds: tuple[PartitionKind, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,12 @@ from partywall.domain.fleet import Partition
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One replica wanted: a version in a worker in a partition on a node. Replicas of a worker share its id."""
+    """One replica wanted: a version in a worker in a partition on a node. Replicas of a worker share its id.
+
+    Attributes:
+        replaces: The placement whose work this one takes over; empty: none. That one stands until this one serves.
+        weight: Share (0..1) of the replaced placement's traffic that comes here; 1.0 where nothing is replaced.
+    """
 
     id: str
     tenant_id: str
@@ -23,6 +28,8 @@ class Placement:
     memory_bytes: int
     generation: int
     reason: str = ""
+    replaces: str = ""
+    weight: float = 1.0
     rev: int = 0
 
 

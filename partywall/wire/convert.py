@@ -129,6 +129,7 @@ def device_to_proto(device: fleet.Device) -> fleet_pb2.Device:
         memory_bytes=device.memory_bytes,
         compute_units=device.compute_units,
         cores=device.cores,
+        kinds=[fleet_pb2.PartitionKind.Value(f"PARTITION_KIND_{kind.name}") for kind in device.kinds],
     )
 
 
@@ -140,6 +141,7 @@ def device_from_proto(message: fleet_pb2.Device) -> fleet.Device:
         memory_bytes=message.memory_bytes,
         compute_units=message.compute_units,
         cores=tuple(message.cores),
+        kinds=tuple(_partition_kind(kind) for kind in message.kinds),
     )
 
 
@@ -157,7 +159,7 @@ def partition_to_proto(partition: fleet.Partition) -> fleet_pb2.Partition:
 def partition_from_proto(message: fleet_pb2.Partition) -> fleet.Partition:
     return fleet.Partition(
         id=message.id,
-        kind=fleet.PartitionKind[fleet_pb2.PartitionKind.Name(message.kind).removeprefix("PARTITION_KIND_")],
+        kind=_partition_kind(message.kind),
         device_id=message.device_id,
         cores=tuple(message.cores),
         share_percent=message.share_percent,
@@ -209,6 +211,10 @@ def error_from_proto(message: agent_link_pb2.CallError) -> PartywallError:
         fields=dict(message.fields),
         retry_after_s=message.retry_after_ms / 1e3 if message.retry_after_ms else None,
     )
+
+
+def _partition_kind(value: fleet_pb2.PartitionKind.ValueType) -> fleet.PartitionKind:
+    return fleet.PartitionKind[fleet_pb2.PartitionKind.Name(value).removeprefix("PARTITION_KIND_")]
 
 
 def _tensor_to_proto(tensor: models.TensorSpec) -> models_pb2.TensorSpec:

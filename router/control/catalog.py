@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
+from partywall.domain.events import Event
 from partywall.domain.fleet import Node
 from partywall.domain.models import Model
 from partywall.domain.placements import Decision, Placement
@@ -167,6 +168,10 @@ class Catalog:
         """Newest first; of one subject, or all."""
         chosen = [one for one in self._all(Decision) if subject is None or one.subject == subject]
         return sorted(chosen, key=lambda one: (one.at, one.id), reverse=True)
+
+    def events(self) -> Sequence[Event]:
+        """Newest first."""
+        return sorted(self._all(Event), key=lambda one: (one.at, one.id), reverse=True)
 
     def upload(self, upload_id: str) -> Upload | None:
         return self._get(Upload, upload_id)

@@ -11,16 +11,26 @@ from router.control.control import Control
 from router.control.enrol import FORGOTTEN, Enrolment, forgotten_mark
 from router.control.explain import all_decisions
 from router.control.kinds import Stored
+from router.control.partition_views import event_view, outcome_view, use_view
+from router.control.partitions import Partitions
+from router.control.scene import Scene
 from router.control.views import FleetView, node_views, placement_view
+from router.policy.retarget import Change
+
+DEFAULT_EVENTS = 100
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
     """The operator's port only."""
 
-    def __init__(self, control: Control, fleet: FleetView, enrolment: Enrolment) -> None:
+    def __init__(
+        self, control: Control, fleet: FleetView, enrolment: Enrolment, scene: Scene, partitions: Partitions
+    ) -> None:
         self._control = control
         self._fleet = fleet
         self._enrolment = enrolment
+        self._scene = scene
+        self._partitions = partitions
 
     async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:  # noqa: N802
         catalog = self._control.catalog
@@ -68,3 +78,27 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     ) -> fleet_pb2.ListFleetDecisionsResponse:
         found = all_decisions(self._control.catalog, request.id, request.kind, request.limit)
         return fleet_pb2.ListFleetDecisionsResponse(decisions=found)
+
+    async def ListPartitions(  # noqa: N802
+        self, request: fleet_pb2.ListPartitionsRequest, context: Any
+    ) -> fleet_pb2.ListPartitionsResponse:
+        uses = [use_view(self._scene, use) for use in self._partitions.uses()]
+        return fleet_pb2.ListPartitionsResponse(partitions=uses)
+
+    async def ChangePartition(  # noqa: N802
+        self, request: fleet_pb2.ChangePartitionRequest, context: Any
+    ) -> fleet_pb2.ChangePartitionResponse:
+        """Another size or place, by replace, shift, drain; with `dry_run` only what it would be."""
+        change = Change(request.share_percent, request.cores, request.node, request.device_id)
+        outcome = await self._partitions.change(request.partition, change, dry_run=request.dry_run)
+        if outcome.decisions:
+            await self._control.record("partition.changed", "", partition=request.partition, node=outcome.target.node)
+        return outcome_view(self._scene, outcome)
+
+    async def ListEvents(  # noqa: N802
+        self, request: fleet_pb2.ListEventsRequest, context: Any
+    ) -> fleet_pb2.ListEventsResponse:
+        """Newest first."""
+        events = [one for one in self._control.catalog.events() if request.node in ("", one.node)]
+        shown = events[: request.limit or DEFAULT_EVENTS]
+        return fleet_pb2.ListEventsResponse(events=[event_view(one) for one in shown])

@@ -18,6 +18,7 @@ from router.control.uploads import STALE_AFTER, Uploads
 
 KEY_USE_EVERY = timedelta(minutes=1)
 DECISIONS_PER_SUBJECT = 50
+EVENTS_KEPT = 1_000
 CHANGES_KEPT = 10_000
 TOKENS_KEPT_FOR = timedelta(days=1)
 _log = structlog.get_logger(__name__)
@@ -114,6 +115,7 @@ class Housekeeper:
             if counts[decision.subject] > DECISIONS_PER_SUBJECT or catalog.model_by_id(decision.subject) is None:
                 old.append(decision)
         oldest = self._control.clock.now() - TOKENS_KEPT_FOR
+        old += catalog.events()[EVENTS_KEPT:]
         return [*old, *(token for token in catalog.join_tokens() if token.expires_at < oldest)]
 
     async def _prune(self) -> None:

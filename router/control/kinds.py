@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from partywall.domain.events import Event
 from partywall.domain.fleet import Node
 from partywall.domain.models import Model, Version
 from partywall.domain.placements import Decision, Placement
@@ -34,6 +35,7 @@ Stored: TypeAlias = (
     | Node
     | JoinToken
     | Decision
+    | Event
     | Deletion
     | Garbage
     | MetaEntry
@@ -55,6 +57,7 @@ class Kind(enum.StrEnum):
     NODE = "node"
     JOIN_TOKEN = "join_token"  # noqa: S105 - a kind, not a secret
     DECISION = "decision"
+    EVENT = "event"
     DELETION = "deletion"
     GARBAGE = "garbage"
     META = "meta"
@@ -109,6 +112,7 @@ SPECS: tuple[KindSpec, ...] = (
     KindSpec(Kind.NODE, Node, "nodes", key=("name",)),
     KindSpec(Kind.JOIN_TOKEN, JoinToken, "join_tokens"),
     KindSpec(Kind.DECISION, Decision, "decisions", has_rev=False),
+    KindSpec(Kind.EVENT, Event, "events", has_rev=False),
     KindSpec(Kind.DELETION, Deletion, "deletions", key=("tenant_id",)),
     KindSpec(Kind.GARBAGE, Garbage, "garbage"),
     KindSpec(Kind.META, MetaEntry, "meta", key=("name",)),

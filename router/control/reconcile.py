@@ -15,6 +15,7 @@ from partywall.clock import Clock
 from partywall.errors import PartywallError
 from router.control.catalog import Catalog
 from router.control.desired import DesiredState
+from router.control.manoeuvres import Manoeuvres
 from router.control.membership import Membership
 from router.control.passes.nodes import record_nodes
 from router.control.passes.observed import record_observed, release_previous
@@ -22,6 +23,10 @@ from router.control.passes.placing import place_missing
 from router.control.passes.retire import MOVE_AFTER_S, retire
 from router.control.scene import Scene
 from router.policy.placement import Operator
+from router.policy.shifting import Pace
+
+MANOEUVRE_PERIOD_S = 0.2
+"""Between passes while traffic is being shifted."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +44,10 @@ class Reconciler:
         *,
         period_s: float = 1.0,
         move_after_s: float = MOVE_AFTER_S,
+        pace: Pace | None = None,
     ) -> None:
-        self._scene = Scene(catalog, membership, clock, operator)
+        self.scene = Scene(catalog, membership, clock, operator)
+        self.manoeuvres = Manoeuvres(self.scene, pace)
         self._period_s = period_s
         self._move_after_s = move_after_s
         self._desired = DesiredState(catalog, membership, keys)
@@ -58,7 +65,7 @@ class Reconciler:
     async def run(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._period_s):
+                async with asyncio.timeout(MANOEUVRE_PERIOD_S if self.manoeuvres.under_way() else self._period_s):
                     await self._kick.wait()
             except TimeoutError:
                 pass
@@ -73,10 +80,11 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """One pass."""
-        scene = self._scene
+        scene = self.scene
         scene.membership.set_placements(scene.catalog.placements())
         await record_nodes(scene)
-        await retire(scene, self._move_after_s)
+        await self.manoeuvres.advance()
+        await retire(scene, self.manoeuvres, self._move_after_s)
         await place_missing(scene)
         await record_observed(scene)
         await release_previous(scene)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from isolation.trust import Resident
 from partywall.clock import Clock
@@ -50,7 +52,13 @@ class Scene:
         return Standing(placement, resident(tenant), backlog_s)
 
     def decision(
-        self, entry: ModelEntry, version: Version, kind: str, summary: str, alternatives: tuple[Alternative, ...] = ()
+        self,
+        entry: ModelEntry,
+        version: Version,
+        kind: str,
+        summary: str,
+        alternatives: tuple[Alternative, ...] = (),
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> Decision:
         """A decision about one version, with the inputs every placement starts from."""
         return Decision(
@@ -64,6 +72,7 @@ class Scene:
                 "memory_estimate_bytes": str(memory_estimate(version)),
                 "weights_bytes": str(version.plain_bytes),
                 "share_percent": str(version.manifest.share_percent),
+                **inputs,
             },
         )
 

@@ -169,6 +169,8 @@ Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("replaces", ID, nullable=False, server_default=""),
+    Column("weight", Float, nullable=False, server_default="1.0"),
     _rev(),
     _to_tenant(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
@@ -204,6 +206,18 @@ Table(
     Column("at", BigInteger, nullable=False),
     Column("alternatives", Text, nullable=False),
     Column("inputs", Text, nullable=False),
+)
+Table(
+    "events",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", NAME, nullable=False),
+    Column("node", NAME, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("device_id", NAME, nullable=False),
+    Column("placement_id", ID, nullable=False),
+    Column("code", BigInteger, nullable=False),
 )
 Table(
     "deletions",

@@ -126,6 +126,8 @@ def placement_view(catalog: Catalog, placement: Placement) -> fleet_pb2.Placemen
         worker_id=placement.worker_id,
         generation=placement.generation,
         reason=placement.reason,
+        replaces=placement.replaces,
+        weight=placement.weight,
     )
 
 

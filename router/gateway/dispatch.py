@@ -14,6 +14,7 @@ from partywall.errors import (
     InvalidInput,
     NotFound,
     NotReady,
+    Overloaded,
     PartywallError,
     Reason,
     Unavailable,
@@ -151,7 +152,7 @@ class Dispatcher:
         trace.budget_s = budget_s
         if budget_s <= 0:
             raise DeadlineExceeded("the deadline had passed when the request arrived; nothing was executed")
-        replica, trace.predicted_s = decide(route.replicas, rows, budget_s, trace.started_s, self._limits)
+        replica, trace.predicted_s = self._choose(route, rows, budget_s, trace.started_s)
         if replica.session is None:
             raise not_serving(route)
         return replica
@@ -168,6 +169,16 @@ class Dispatcher:
         entry = self._routes().get((work.tenant_id, work.trace.model))
         route = entry.versions.get(work.route.version.number) if entry is not None else None
         return route.replicas if route is not None else ()
+
+    def _choose(self, route: Route, rows: int, budget_s: float, now_s: float) -> tuple[Replica, float]:
+        """By predicted finish; while a replica is being replaced, its weight says whose turn it is."""
+        if not route.shifts:
+            return decide(route.replicas, rows, budget_s, now_s, self._limits)
+        try:
+            return decide(route.candidates(), rows, budget_s, now_s, self._limits)
+        except Overloaded:
+            # A weight never refuses anybody: the other of the pair may have room.
+            return decide(route.replicas, rows, budget_s, now_s, self._limits)
 
 
 def not_serving(route: Route) -> PartywallError:

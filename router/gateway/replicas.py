@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from partywall.domain.placements import Placement
 from partywall.domain.service_time import ServiceTime
 from partywall.v1 import agent_link_pb2
 from router.gateway.tensors import RequestCheck
+from router.policy.shifting import Shift
 
 
 class Session(Protocol):
@@ -64,12 +65,23 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where requests for one version go. `replicas` holds only those that are ready."""
+    """Where requests for one version go. `replicas` holds only those that are ready.
+
+    `shifts` are pairs among them of which one is replacing the other: each request is offered to one of a pair.
+    """
 
     version: Version
     check: RequestCheck | None
     """Checks requests against the version's signature; None until a worker has found one."""
     replicas: tuple[Replica, ...]
+    shifts: tuple[Shift[Replica], ...] = ()
+
+    def candidates(self) -> tuple[Replica, ...]:
+        """Who is asked for the next request; takes a turn of each shift."""
+        if not self.shifts:
+            return self.replicas
+        out = [shift.pass_over() for shift in self.shifts]
+        return tuple(r for r in self.replicas if all(r is not one for one in out))
 
     @property
     def signature(self) -> Signature | None:
@@ -110,11 +122,7 @@ def build_routes(entries: Iterable[Entry], replicas: Iterable[Replica]) -> dict[
         model = entry.model
         routes = {
             # A released version takes no more requests from the moment the wish is written, not when it is gone.
-            number: Route(
-                version,
-                RequestCheck(version.signature) if version.signature is not None else None,
-                tuple(ready.get((model.id, number), ())) if version.resident else (),
-            )
+            number: _route(version, ready.get((model.id, number), ()) if version.resident else ())
             for number, version in entry.versions.items()
         }
         live = routes.get(model.live)
@@ -123,3 +131,21 @@ def build_routes(entries: Iterable[Entry], replicas: Iterable[Replica]) -> dict[
             live = previous
         table[model.tenant_id, model.name] = ModelRoute(model, live, routes)
     return table
+
+
+def _route(version: Version, ready: Sequence[Replica]) -> Route:
+    by_id = {replica.placement.id: replica for replica in ready}
+    shifts = []
+    for new in ready:
+        old = by_id.get(new.placement.replaces)
+        if old is None:
+            continue
+        # At either end of the way one of the two takes nothing.
+        if new.placement.weight >= 1.0:
+            by_id.pop(old.placement.id, None)
+        elif new.placement.weight <= 0.0:
+            by_id.pop(new.placement.id, None)
+        else:
+            shifts.append(Shift(old, new, new.placement.weight))
+    check = RequestCheck(version.signature) if version.signature is not None else None
+    return Route(version, check, tuple(by_id.values()), tuple(shifts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
@@ -58,18 +58,27 @@ def _new_partition(
     whole = want.resident.policy in (TrustPolicy.SHARED, TrustPolicy.EXCLUSIVE) and not want.share_percent
     if device.kind is DeviceKind.GPU or whole:
         return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap), "the whole device"
-    count = core_count(device, want.share_percent)
+    cores, note = free_cores(device, core_count(device, want.share_percent), here, operator)
+    if not cores:
+        return None, ""
+    percent = max(1, round(100 * len(cores) / device.compute_units))
+    return Partition(new_id("part"), PartitionKind.CPUSET, device.id, cores, percent, cap), note
+
+
+def free_cores(
+    device: Device, count: int, here: Sequence[Standing], operator: Operator, keep: Collection[int] = ()
+) -> tuple[tuple[int, ...], str]:
+    """The least crowded cores, those of `keep` first among equals, with a note; none when they may not be shared."""
     crowd = dict.fromkeys(device.cores, 0)
     for partition in {s.placement.partition for s in here}:
         for core in partition.cores or device.cores:
             crowd[core] = crowd.get(core, 0) + 1
-    by_crowd = sorted(device.cores, key=lambda core: (crowd[core], core))[:count]
+    by_crowd = sorted(device.cores, key=lambda core: (crowd[core], core not in keep, core))[:count]
     taken = [core for core in by_crowd if crowd[core]]
     if taken and not operator.overcommit:
-        return None, ""
-    percent = max(1, round(100 * count / device.compute_units))
+        return (), f"core(s) {_spell(taken)} are taken, and cores may not be shared in time (--no-overcommit)"
     note = f"{count} free core(s)" if not taken else f"core(s) {_spell(taken)} shared in time with another partition"
-    return Partition(new_id("part"), PartitionKind.CPUSET, device.id, tuple(sorted(by_crowd)), percent, cap), note
+    return tuple(sorted(by_crowd)), note
 
 
 def core_count(device: Device, share_percent: int) -> int:

@@ -6,7 +6,7 @@ eaten up by its second model. Every candidate that was looked at is in the answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
 from partywall.domain.placements import Alternative, Placement
@@ -23,19 +23,32 @@ def place(
     standing: Sequence[Standing],
     operator: Operator,
     new_id: Callable[[str], str],
+    *,
+    leaving: Collection[str] = (),
 ) -> Chosen | NoPlace:
-    """Decides for one replica. `new_id(prefix)` names new partitions and workers."""
+    """Decides for one replica.
+
+    Args:
+        want: The replica.
+        nodes: The live nodes.
+        standing: Every placement there is.
+        operator: The operator's say.
+        new_id: `new_id(prefix)` names new partitions and workers.
+        leaving: Ids of placements whose work this one takes over: they need their memory until it serves, and are
+            otherwise as good as gone.
+    """
+    staying = [s for s in standing if s.placement.id not in leaving]
     devices = [(node, device) for node in nodes for device in node.devices]
     if not devices:
         return NoPlace("no node is online; start an agent (partywall agent, or partywall up)", False, ())
     if want.memory_bytes > max(device.memory_bytes for _, device in devices):
         largest = max(device.memory_bytes for _, device in devices)
         return NoPlace(
-            f"needs {_mib(want.memory_bytes)} and the largest device has {_mib(largest)}: too large for every device",
+            f"needs {mib(want.memory_bytes)} and the largest device has {mib(largest)}: too large for every device",
             True,
             (),
         )
-    over = _over_quota(want, standing)
+    over = _over_quota(want, staying)
     if over:
         return NoPlace(over, False, ())
     looked_at: list[Alternative] = []
@@ -44,11 +57,12 @@ def place(
         here = [s for s in standing if s.placement.node == node.name and s.placement.partition.device_id == device.id]
         free = device.memory_bytes - sum(s.placement.memory_bytes for s in here)
         if want.memory_bytes > free:
-            reason = f"needs {_mib(want.memory_bytes)}, {_mib(max(0, free))} free"
+            reason = f"needs {mib(want.memory_bytes)}, {mib(max(0, free))} free"
             looked_at.append(Alternative(f"{node.name}/{device.id}", False, reason))
             continue
+        here = [s for s in here if s.placement.id not in leaving]
         for candidate in candidates(want, node, device, here, operator, new_id):
-            verdict = judge(want, candidate, standing, here, operator)
+            verdict = judge(want, candidate, staying, here, operator)
             if isinstance(verdict, Alternative):
                 looked_at.append(verdict)
             else:
@@ -92,8 +106,8 @@ def _over_quota(want: Want, standing: Sequence[Standing]) -> str:
     if used + want.memory_bytes <= want.memory_quota_bytes:
         return ""
     return (
-        f"needs {_mib(want.memory_bytes)} beside {_mib(used)} in use, and the quota is "
-        f"{_mib(want.memory_quota_bytes)} of device memory; release a model or ask for more (quota set --device-memory)"
+        f"needs {mib(want.memory_bytes)} beside {mib(used)} in use, and the quota is "
+        f"{mib(want.memory_quota_bytes)} of device memory; release a model or ask for more (quota set --device-memory)"
     )
 
 
@@ -111,5 +125,6 @@ def _summary(looked_at: Sequence[Alternative]) -> str:
     return f"no device can take it now: {reasons}"
 
 
-def _mib(size: int) -> str:
+def mib(size: int) -> str:
+    """For people."""
     return f"{size / (1 << 20):,.0f} MiB"

@@ -25,15 +25,20 @@ from router.control.control import Control
 from router.control.enrol import Enrolment
 from router.control.explain import Requests
 from router.control.fleet_service import FleetService
+from router.control.manoeuvres import Manoeuvres
+from router.control.membership import Membership
 from router.control.memory import MemoryStore
 from router.control.models_service import ModelsService, admin_resolver
+from router.control.partitions import Partitions
 from router.control.pki import Authority
 from router.control.removal import Remover, Step
 from router.control.rpc import AdminGuard, ErrorInterceptor, admin_digest
+from router.control.scene import Scene
 from router.control.tenants_service import TenantsService
 from router.control.uploads import Uploads
 from router.control.views import NoFleet
 from router.gateway.journal import Journal
+from router.policy.placement import Operator
 
 ADMIN_KEY = "pwadmin_test"
 WEIGHTS = b"not really weights, but some bytes " * 100
@@ -101,6 +106,21 @@ class Ports:
 ADMIN = [("authorization", f"Bearer {ADMIN_KEY}")]
 
 
+class Ids:
+    """Names are ids here."""
+
+    def tenant_name(self, tenant_id: str) -> str:
+        return tenant_id
+
+    def model_name(self, model_id: str) -> str:
+        return model_id
+
+
+def fleet_service(world: World) -> FleetService:
+    scene = Scene(world.catalog, Membership(world.clock, Ids(), 3.0), world.clock, Operator())
+    return FleetService(world.control, world.fleet, world.enrolment, scene, Partitions(scene, Manoeuvres(scene)))
+
+
 @asynccontextmanager
 async def admin_port(world: World) -> AsyncIterator[Ports]:
     """The admin services on a free loopback port."""
@@ -110,7 +130,7 @@ async def admin_port(world: World) -> AsyncIterator[Ports]:
     models = ModelsService(world.control, world.uploads, world.remover, world.fleet, resolver, requests)
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(world.control, world.remover), server)
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(world.control, world.fleet, world.enrolment), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(fleet_service(world), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

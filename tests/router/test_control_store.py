@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from partywall.domain.events import Event
 from partywall.domain.fleet import Device, DeviceKind, Node, NodeState, Partition, PartitionKind
 from partywall.domain.models import Manifest, Model, SealedFile, Signature, TensorSpec, Version, VersionState
 from partywall.domain.placements import Alternative, Decision, Placement
@@ -58,11 +59,22 @@ SAMPLES: tuple[Stored, ...] = (
     Upload("u1", "t-acme", "bert", 2, "a2", MANIFEST, (DeclaredFile("w.safetensors", 10, 99),), "d1", AT),
     SealedProfile("m1", 1, "CPU x2", b"\x01sealed\xff", AT),
     Placement(
-        "p1", "t-acme", "m1", 1, "n1", Partition("c0", PartitionKind.CPUSET, "cpu", (0, 1), 50, 7), "w1", 1 << 40, 3
+        "p1",
+        "t-acme",
+        "m1",
+        1,
+        "n1",
+        Partition("c0", PartitionKind.CPUSET, "cpu", (0, 1), 50, 7),
+        "w1",
+        1 << 40,
+        3,
+        replaces="p0",
+        weight=0.25,
     ),
     Node("n1", NodeState.ONLINE, "i1", (Device("cpu", DeviceKind.CPU, "CPU", 1 << 34, 2, (0, 1)),), AT, "0.1"),
     JoinToken("j1", "n2", b"d" * 32, AT),
     Decision("e1", "place", "t-acme/bert", "here", AT, (Alternative("n1", True, "fits", 1.5),), {"a": "b"}),
+    Event("v1", AT, "device_fault", "n1", "Xid 31: a page fault", "GPU-1", "p1", 31),
     Deletion("t-gone", "gone", AT),
     Garbage("a9"),
     MetaEntry("epoch", "7"),

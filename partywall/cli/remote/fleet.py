@@ -8,7 +8,7 @@ import typer
 
 from partywall.cli.options import command
 from partywall.cli.output import Printer
-from partywall.cli.remote.rows import fleet_record, time_text
+from partywall.cli.remote.rows import event_row, fleet_record, time_text
 from partywall.cli.session import Session
 from partywall.cli.values import human_bytes, parse_duration
 from partywall.client.flow import FLEET
@@ -59,6 +59,20 @@ def forget(session: Session, node: NodeName) -> None:
     request = fleet_pb2.ForgetNodeRequest(node=check_name(node, "node"))
     session.operator().call(FLEET["ForgetNode"], request)
     session.printer.record({"node": node, "forgotten": True})
+
+
+@fleet.command("events")
+@command
+def events(
+    session: Session,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many, newest first.")] = 100,
+    node: Annotated[str, typer.Option("--node", help="Of this node only.")] = "",
+) -> None:
+    """Faults, lost walls and stuck batches, newest first."""
+    request = fleet_pb2.ListEventsRequest(limit=limit, node=node)
+    answer = session.operator().call(FLEET["ListEvents"], request, idempotent=True)
+    columns = {"at": "AT", "kind": "KIND", "node": "NODE", "device": "DEVICE", "message": "WHAT HAPPENED"}
+    session.printer.rows([event_row(event) for event in answer.events], columns, empty="nothing happened")
 
 
 def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:

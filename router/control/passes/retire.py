@@ -1,11 +1,14 @@
-"""Drops placements that are not wanted, that stand against trust, or whose node stays away."""
+"""Drops placements that are not wanted or whose node stays away; moves those that stand against trust."""
 
 from __future__ import annotations
 
 import structlog
 
-from router.control.scene import Scene
-from router.policy.placement import to_move
+from partywall.domain.placements import Placement
+from partywall.errors import Conflict
+from router.control.manoeuvres import Manoeuvres
+from router.control.scene import Scene, new_id, want_of
+from router.policy.placement import NoPlace, place, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -13,14 +16,46 @@ MOVE_AFTER_S = 10.0
 """A node that has been away this long gives its placements up, if another node can take them."""
 
 
-async def retire(scene: Scene, move_after_s: float) -> None:
+async def retire(scene: Scene, manoeuvres: Manoeuvres, move_after_s: float) -> None:
     membership = scene.membership
-    untrusted = {p.id for p in to_move(scene.standings(), scene.operator.floor)}
     for placement in scene.catalog.placements():
         version = scene.version(placement)
         others = any(s.node != placement.node for s in membership.sessions())
         lost = membership.away_s(placement.node) > move_after_s and others
-        if version is None or not version.resident or lost or placement.id in untrusted:
-            async with scene.catalog.transaction() as tx:
-                await tx.delete(placement)
-            log.info("placement dropped", placement=placement.id, lost=lost, untrusted=placement.id in untrusted)
+        if version is None or not version.resident or lost:
+            await _drop(scene, placement, "its node stays away" if lost else "nobody wants it")
+    await _separate(scene, manoeuvres)
+
+
+async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
+    """Moves what may no longer stand where it is. Without another place it goes at once: trust before service."""
+    leaving = {p.replaces for p in manoeuvres.under_way()}
+    for placement in to_move(scene.standings(), scene.operator.floor):
+        if placement.id in leaving:
+            continue  # on its way
+        tenant, entry = scene.catalog.tenant(placement.tenant_id), scene.catalog.model_by_id(placement.model_id)
+        version = scene.version(placement)
+        if placement.replaces or tenant is None or entry is None or version is None:
+            await _drop(scene, placement, "it stands against trust")
+            continue
+        answer = place(
+            want_of(tenant, entry, version),
+            scene.nodes(),
+            scene.standings(),
+            scene.operator,
+            new_id,
+            leaving={placement.id},
+        )
+        if isinstance(answer, NoPlace):
+            await _drop(scene, placement, f"it stands against trust, and {answer.reason}")
+            continue
+        try:
+            await manoeuvres.start(placement, answer, "trust: it may no longer stand beside its neighbours")
+        except Conflict:
+            continue
+
+
+async def _drop(scene: Scene, placement: Placement, why: str) -> None:
+    async with scene.catalog.transaction() as tx:
+        await tx.delete(placement)
+    log.info("placement dropped", placement=placement.id, reason=why)
