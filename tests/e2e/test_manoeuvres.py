@@ -17,7 +17,7 @@ from test_second_node import agent, online
 import partywall
 from partywall.client.retry import RetryPolicy
 
-NO_RETRY = RetryPolicy(attempts=1)
+NO_RETRY = RetryPolicy(max_tries=1)
 pytestmark = pytest.mark.e2e
 
 
