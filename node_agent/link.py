@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
+LOADS_EVERY_S = 0.02
+"""How often replies carry loads, where several processes send requests here."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,8 @@ class _Connection:
     handles: dict[str, int] = field(default_factory=dict)
     calls: dict[int, tuple[int, str]] = field(default_factory=dict)
     generation: int = 0
+    open: bool = True
+    loads_at_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,8 +96,19 @@ class CallContext:
     call_id: int
 
 
+def reply(item: Queued, outcome: Outcome) -> None:
+    """Answers one request on the connection it came by; nothing happens when that is gone."""
+    context = item.context
+    if not isinstance(context, CallContext):
+        raise TypeError(f"not one of a link's requests: {item.context!r}")
+    connection = context.connection
+    if connection.calls.pop(context.call_id, None) is None or not connection.open:
+        return
+    connection.outgoing.add(_Answer(context.call_id, outcome), 1.0 / max(1, outcome.batch_requests))
+
+
 class RouterLink:
-    """One link to one router. `run` lives until it is cancelled; `hello` is asked anew for each connection."""
+    """One link to one router process. `run` lives until it is cancelled; `hello` is asked anew for each connection."""
 
     def __init__(
         self,
@@ -104,8 +119,20 @@ class RouterLink:
         clock: Clock,
         window_s: float = WINDOW_S,
         profiles: ProfileJobs | None = None,
+        *,
+        request_ids: Iterator[int] | None = None,
+        on_welcome: Callable[[Sequence[str]], None] = lambda links: None,
+        shared: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`window_s` is how long replies may be gathered under load; 0.0: each is a frame of its own."""
+        """
+        Args:
+            window_s: How long replies may be gathered under load; 0.0: each is a frame of its own.
+            profiles: Who measures versions here; None: profile jobs are refused.
+            request_ids: Links that feed the same queues draw from one source, so that no number comes twice.
+            on_welcome: Gets the link ports of all processes of the router, with each connection.
+            shared: Whether other processes send requests here too: replies then carry loads, as no process can know
+                the load from what it sent itself.
+        """
         self._profiles = profiles
         self._jobs: list[str] = []
         self._channel_factory = channel_factory
@@ -114,12 +141,20 @@ class RouterLink:
         self._epoch = epoch
         self._clock = clock
         self._window_s = window_s
-        self._request_ids = itertools.count(1)
+        self._request_ids = request_ids or itertools.count(1)
+        self._on_welcome = on_welcome
+        self._shared = shared
         self._current: _Connection | None = None
         self._stub: agent_link_pb2_grpc.AgentLinkAsyncStub | None = None
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
+        try:
+            await self._dial_for_ever()
+        finally:
+            self._abandon()
+
+    async def _dial_for_ever(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
@@ -132,7 +167,6 @@ class RouterLink:
                 reason = str(failure)
             if self.connected.is_set():
                 backoff_s = FIRST_BACKOFF_S
-            self.connected.clear()
             self._abandon()
             log.warning("link to the router is down", reason=reason, retry_in_s=round(backoff_s, 2))
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
@@ -147,16 +181,6 @@ class RouterLink:
         """Tells the router of a profile job; while the link is away nobody waits for it."""
         if self._current is not None:
             self._current.outgoing.add(progress)
-
-    def reply(self, item: Queued, outcome: Outcome) -> None:
-        """Answers one request; nothing happens when its connection is gone."""
-        context = item.context
-        if not isinstance(context, CallContext):
-            raise TypeError(f"not one of this link's requests: {item.context!r}")
-        connection = context.connection
-        if connection.calls.pop(context.call_id, None) is None or connection is not self._current:
-            return
-        connection.outgoing.add(_Answer(context.call_id, outcome), 1.0 / max(1, outcome.batch_requests))
 
     async def fetch(self, artifact_id: str, file: str, offset: int) -> AsyncIterator[bytes]:
         """Ciphertext of a file from `offset` on.
@@ -191,6 +215,7 @@ class RouterLink:
             )
         )
         self._current, self._stub = connection, stub
+        self._on_welcome(tuple(first.welcome.links))
         for status in self._replicas.statuses():
             connection.outgoing.add(observed_to_proto(status))
         self.connected.set()
@@ -214,6 +239,8 @@ class RouterLink:
         while (frame := await call.read()) is not grpc.aio.EOF:
             if frame.HasField("desired"):
                 self._on_desired(connection, frame.desired)
+            if frame.HasField("handles"):
+                self._take_handles(connection, ((one.placement_id, one.handle) for one in frame.handles.entries))
             if frame.calls:
                 now_s = self._clock.monotonic()
                 for message in frame.calls:
@@ -232,12 +259,15 @@ class RouterLink:
             log.warning("stale leader refused", epoch=desired.epoch, seen=self._epoch.seen)
             return
         connection.generation = desired.generation
+        self._take_handles(connection, ((spec.placement_id, spec.handle) for spec in desired.placements))
+        self._replicas.apply(desired.placements)
+
+    def _take_handles(self, connection: _Connection, pairs: Iterable[tuple[str, int]]) -> None:
         # What was sent before the router took a replica away still finds it: it drains.
         standing = {status.placement_id for status in self._replicas.statuses()}
         leaving = {handle: name for handle, name in connection.placements.items() if name in standing}
-        connection.placements = leaving | {spec.handle: spec.placement_id for spec in desired.placements}
-        connection.handles = {spec.placement_id: spec.handle for spec in desired.placements}
-        self._replicas.apply(desired.placements)
+        connection.handles = dict(pairs)
+        connection.placements = leaving | {handle: name for name, handle in connection.handles.items()}
 
     def _start_profile(self, job: link.ProfileJob) -> None:
         if self._profiles is None:
@@ -286,10 +316,15 @@ class RouterLink:
                 frame.profiles.append(item)
             else:
                 frame.heartbeat = True
-                self._add_loads(frame, connection)
+        if frame.heartbeat or self._loads_due(connection):
+            self._add_loads(frame, connection)
         await call.write(frame)
 
+    def _loads_due(self, connection: _Connection) -> bool:
+        return self._shared() and self._clock.monotonic() - connection.loads_at_s >= LOADS_EVERY_S
+
     def _add_loads(self, frame: link.AgentFrame, connection: _Connection) -> None:
+        connection.loads_at_s = self._clock.monotonic()
         for placement_id, queued, running, backlog_s in self._replicas.loads():
             handle = connection.handles.get(placement_id)
             if handle is not None:
@@ -299,11 +334,13 @@ class RouterLink:
 
     def _abandon(self) -> None:
         """The connection is gone: nobody waits for what is queued from it."""
+        self.connected.clear()
         for job_id in list(self._jobs):
             self._cancel_profile(job_id)
         connection, self._current, self._stub = self._current, None, None
         if connection is None:
             return
+        connection.open = False
         calls, connection.calls = connection.calls, {}
         for request_id, placement_id in calls.values():
             self._replicas.cancel(placement_id, request_id)

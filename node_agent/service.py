@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,7 +16,8 @@ from isolation.sandbox import SandboxPolicy
 from node_agent import identity as identities
 from node_agent.artifacts import Artifacts
 from node_agent.epoch import EpochFile
-from node_agent.link import RouterLink
+from node_agent.link import RouterLink, reply
+from node_agent.links import RouterLinks
 from node_agent.profiling import Profiler
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
@@ -48,7 +49,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
     devices = inventory(open_nvml(), settings.cores)
     incarnation = secrets.token_hex(8)
     epoch = EpochFile(folder / "epoch")
-    router: RouterLink
+    links: RouterLinks
 
     async def spawn(worker_id: str, partition: Partition) -> WorkerHandle:
         kind = _kind(devices, partition)
@@ -64,38 +65,53 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         return await _behind_its_wall(devices, partition, worker)
 
     def report(status: ReplicaStatus) -> None:
-        router.report(status)
+        links.report(status)
 
-    artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: router.fetch(a, f, o))
+    artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: links.fetch(a, f, o))
     supervisor = Supervisor(
         spawn,
         artifacts,
         settings.queue,
         clock,
-        lambda item, outcome: router.reply(item, outcome),
+        reply,
         report,
         drain_s=settings.drain_s,
     )
-    profiler = Profiler(devices, spawn, artifacts, lambda progress: router.report_profile(progress))
-    router = RouterLink(
-        lambda: identities.channel(settings.router, holder[0]),
-        lambda: link.Hello(
+    profiler = Profiler(devices, spawn, artifacts, lambda progress: links.report_profile(progress))
+
+    def hello() -> link.Hello:
+        return link.Hello(
             node=settings.node,
             incarnation=incarnation,
             version=__version__,
             devices=[device_to_proto(d) for d in devices],
             epoch_seen=epoch.seen,
-        ),
-        supervisor,
-        epoch,
-        clock,
-        WINDOW_S if settings.coalescing else 0.0,
-        profiler,
-    )
+        )
+
+    def make_link(
+        address: str,
+        request_ids: Iterator[int],
+        on_welcome: Callable[[Sequence[str]], None],
+        shared: Callable[[], bool],
+    ) -> RouterLink:
+        return RouterLink(
+            lambda: identities.channel(address, holder[0]),
+            hello,
+            supervisor,
+            epoch,
+            clock,
+            WINDOW_S if settings.coalescing else 0.0,
+            profiler,
+            request_ids=request_ids,
+            on_welcome=on_welcome,
+            shared=shared,
+        )
+
+    links = RouterLinks(settings.router, make_link)
     settle()
     log.info("agent starting", node=settings.node, devices=[d.name for d in devices])
     tasks = [
-        asyncio.create_task(router.run()),
+        asyncio.create_task(links.run()),
         asyncio.create_task(_renew(settings, folder, holder)),
         asyncio.create_task(zygote.start()),
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -12,12 +12,10 @@ from isolation.vault.audit import AuditLog
 from isolation.vault.keyfile import KeyFileProvider
 from isolation.vault.local_blobs import LocalBlobStore
 from partywall.clock import Clock, SystemClock
-from partywall.domain.models import VersionState
-from partywall.domain.tenants import Tenant
-from partywall.errors import DeadlineExceeded, NotReady, PartywallError
 from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
+from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
@@ -31,20 +29,20 @@ from router.control.setup import DataDir, load_authority, read_admin_digest, ref
 from router.control.state import Change
 from router.control.store import SqlStore
 from router.control.uploads import Uploads
-from router.control.versions import Versions
 from router.gateway.attempts import Attempts, loop_later
 from router.gateway.dispatch import Deadlines, Dispatcher
 from router.gateway.journal import Journal
 from router.gateway.replicas import ModelRoute, build_routes
+from router.gateway.shared_throttle import QuotaBook, SharedThrottle
 from router.gateway.statistics import NoStatistics, Statistics
-from router.gateway.throttle import Throttle
+from router.gateway.throttle import Limits, Throttle
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
 from router.settings import RouterSettings
+from router.siblings import Siblings
 
 EPOCH_KEY = "epoch"
-RESIDENCY_WAIT_S = 120.0
 
 
 class Names:
@@ -98,6 +96,16 @@ class Routes:
         return self._table
 
 
+class Keeper(Protocol):
+    """Keeps what stands, and who is called how, in line with the store: the reconciler, or a follower."""
+
+    def kick(self) -> None:
+        """Asks for a pass soon."""
+        ...
+
+    async def run(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything one router process works with."""
@@ -109,7 +117,10 @@ class Parts:
     control: Control
     blobs: LocalBlobStore
     membership: Membership
-    reconciler: Reconciler
+    keeper: Keeper
+    reconciler: Reconciler | None
+    """The keeper of the leading process; None in the others."""
+    siblings: Siblings
     routes: Routes
     dispatcher: Dispatcher
     journal: Journal
@@ -136,32 +147,35 @@ async def build(settings: RouterSettings) -> Parts:
     """
     data = DataDir(settings.data_dir)
     clock = SystemClock()
-    admin = read_admin_digest(data)
-    refresh_local_agent(data, clock)
+    admin, rank = read_admin_digest(data), settings.rank
+    if rank.leads:
+        refresh_local_agent(data, clock)
     store = SqlStore.at(data.state)
     await store.open()
-    catalog = Catalog(store)
+    catalog = Catalog(store, shared=not rank.alone)
     await catalog.open()
     keys = KeyFileProvider(data.root_key, data.keys)
     blobs = LocalBlobStore(data.root)
-    control = Control(catalog, keys, blobs, AuditLog(data.audit, clock), clock)
-    membership = Membership(clock, Names(catalog), settings.dead_after_s)
-    membership.epoch = await _next_epoch(catalog)
-    membership.generation = max((p.generation for p in catalog.placements()), default=0)
+    control = Control(catalog, keys, blobs, AuditLog(data.audit, clock) if rank.leads else NoAudit(), clock)
+    membership = Membership(clock, Names(catalog), settings.dead_after_s, shared=not rank.alone)
     operator = Operator(overcommit=settings.overcommit)
-    reconciler = Reconciler(catalog, membership, keys, clock, operator)
     profile_book = ProfileBook(control)
-    await profile_book.open()
     profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
+    reconciler = Reconciler(catalog, membership, keys, clock, operator) if rank.leads else None
+    keeper: Keeper = reconciler or Follower(catalog, membership)
+    if rank.leads:
+        membership.epoch = await _next_epoch(catalog)
+        membership.generation = max((p.generation for p in catalog.placements()), default=0)
+        await profile_book.open()
     routes = Routes(catalog, membership)
     registry = CollectorRegistry()
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
-    routing = RoutingLimits(settings.max_queued_per_replica, settings.admission)
+    routing = RoutingLimits(-(-settings.max_queued_per_replica // rank.count), settings.admission)
     hedging = HedgeLimits(retry=settings.retries, hedge=settings.hedging)
     journal = Journal(clock)
     dispatcher = Dispatcher(
         routes,
-        Throttle(clock) if settings.throttle else None,
+        _throttle(settings, clock),
         statistics,
         routing,
         Deadlines(settings.default_deadline_s, settings.max_deadline_s),
@@ -176,12 +190,12 @@ async def build(settings: RouterSettings) -> Parts:
     link_address: list[str] = [settings.link_listen]
     enrolment = Enrolment(control, authority, lambda: link_address[0])
     membership.on_change(routes.invalidate)
-    membership.on_change(reconciler.kick)
+    membership.on_change(keeper.kick)
 
     def on_commit(changes: Sequence[Change]) -> None:
         del changes
         routes.invalidate()
-        reconciler.kick()
+        keeper.kick()
 
     catalog.subscribe(on_commit)
     return Parts(
@@ -192,7 +206,9 @@ async def build(settings: RouterSettings) -> Parts:
         control,
         blobs,
         membership,
+        keeper,
         reconciler,
+        Siblings(rank, statistics, registry),
         routes,
         dispatcher,
         journal,
@@ -201,7 +217,7 @@ async def build(settings: RouterSettings) -> Parts:
         remover,
         uploads,
         key_use,
-        Housekeeper(control, store, remover, uploads, key_use),
+        Housekeeper(control, store, remover, uploads, key_use, leads=rank.leads),
         enrolment,
         authority,
         router_identity(data, clock),
@@ -212,48 +228,13 @@ async def build(settings: RouterSettings) -> Parts:
     )
 
 
-class Residency:
-    """Load and unload for the Open Inference Protocol: sets the wish and waits until it is so."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._catalog = parts.catalog
-        self._versions = Versions(parts.control)
-
-    async def __call__(
-        self, tenant: Tenant, name: str, version: int, resident: bool, remaining_s: float | None
-    ) -> None:
-        entry = await self._versions.set_residency(tenant, name, version, resident=resident)
-        number = version or entry.model.live
-        done = (VersionState.READY, VersionState.FAILED) if resident else (VersionState.STORED,)
-        limit_s = min(remaining_s or RESIDENCY_WAIT_S, RESIDENCY_WAIT_S)
-        changed = asyncio.Event()
-        stop = self._catalog.subscribe(lambda changes: changed.set())
-        try:
-            async with asyncio.timeout(limit_s):
-                while (state := self._state(tenant, name, number)) not in done:
-                    if state is None:
-                        raise NotReady(f"model {name!r} version {number} was deleted meanwhile")
-                    changed.clear()
-                    await changed.wait()
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"model {name!r} version {number} was not {'ready' if resident else 'released'} in {limit_s:.0f} s; "
-                "it goes on in the background, ask with ModelReady"
-            ) from error
-        finally:
-            stop()
-        if state is VersionState.FAILED:
-            raise self._failure(tenant, name, number)
-
-    def _state(self, tenant: Tenant, name: str, number: int) -> VersionState | None:
-        entry = self._catalog.model(tenant.id, name)
-        version = entry.versions.get(number) if entry else None
-        return version.state if version else None
-
-    def _failure(self, tenant: Tenant, name: str, number: int) -> PartywallError:
-        entry = self._catalog.model(tenant.id, name)
-        version = entry.versions.get(number) if entry else None
-        return NotReady(f"model {name!r} version {number} failed to load: {version.reason if version else 'deleted'}")
+def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:
+    rank = settings.rank
+    if not settings.throttle:
+        return None
+    if rank.folder is None:
+        return Throttle(clock)
+    return SharedThrottle(clock, QuotaBook(rank.folder, rank.index, rank.count))
 
 
 async def _next_epoch(catalog: Catalog) -> int:

@@ -45,29 +45,41 @@ class Address:
             return False
 
 
-def options(max_message_bytes: int) -> list[tuple[str, Any]]:
+def options(
+    max_message_bytes: int, *, reuse_port: bool = False, age_s: float = 0.0, grace_s: float = 0.0
+) -> list[tuple[str, Any]]:
     """For ports that strangers can reach: everything is bounded.
 
     The handlers refuse above `max_message_bytes` with a reason; gRPC itself cuts off, without one, at twice that.
+
+    Args:
+        reuse_port: Whether other processes listen on the same port.
+        age_s: When a connection is asked to come anew, seconds, spread by gRPC by 10 %; 0: never.
+        grace_s: How long calls that run then may go on.
     """
     limit = 2 * max_message_bytes
+    aged = [
+        ("grpc.max_connection_age_ms", round(age_s * 1e3)),
+        ("grpc.max_connection_age_grace_ms", round(grace_s * 1e3)),
+    ]
     return [
+        *(aged if age_s else ()),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(reuse_port)),
     ]
 
 
-def link_options() -> list[tuple[str, Any]]:
-    """For agents, which hold a certificate of ours."""
+def link_options(*, reuse_port: bool = False) -> list[tuple[str, Any]]:
+    """For agents, which hold a certificate of ours. `reuse_port`: another process keeps the port reserved."""
     return [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(reuse_port)),
     ]
 
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
+SHARED_CONNECTION_AGE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Which of the processes of one router this is. Process 0 leads: it alone commands agents and serves operators."""
+
+    index: int = 0
+    count: int = 1
+    links: tuple[str, ...] = ()
+    """Link ports of all processes, host:port, by index; empty where there is one."""
+    folder: Path | None = None
+    """Where the processes' private sockets and shared quota books lie; None where there is one process."""
+
+    @property
+    def leads(self) -> bool:
+        return self.index == 0
+
+    @property
+    def alone(self) -> bool:
+        return self.count == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,19 @@ class RouterSettings:
     """Silence after which an agent is taken as dead; with the watch period this stays below 3 s."""
     drain_s: float = 10.0
     """How long SIGTERM lets accepted requests finish."""
+    processes: int = 1
+    """Processes that share the public port."""
+    connection_age_s: float | None = None
+    """Age at which a caller's connection is asked to come anew, so that connections spread over the processes, gRPC's
+    10 % more or less; 0: never. None: never where there is one process, else five minutes."""
+    rank: Rank = field(default_factory=Rank)
     log_level: str = "info"
     log_json: bool | None = None
     """None: JSON unless standard error is a terminal."""
+
+    @property
+    def public_connection_age_s(self) -> float:
+        """Seconds, 0: connections stay for ever."""
+        if self.connection_age_s is not None:
+            return self.connection_age_s
+        return 0.0 if self.rank.alone else SHARED_CONNECTION_AGE_S

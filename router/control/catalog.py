@@ -68,9 +68,15 @@ class CatalogTransaction:
 class Catalog:
     """All state of the control plane. Reads are plain dictionary look-ups; writes go through `transaction`."""
 
-    def __init__(self, store: StateStore, *, wait_s: float = 5.0) -> None:
-        """Args: the opened store; how long a write waits for its turn before it answers Unavailable."""
+    def __init__(self, store: StateStore, *, wait_s: float = 5.0, shared: bool = False) -> None:
+        """
+        Args:
+            store: Opened.
+            wait_s: How long a write waits for its turn before it answers Unavailable.
+            shared: Whether other processes write too: each transaction then starts from what they committed.
+        """
         self._store = store
+        self._shared = shared
         self._wait_s = wait_s
         self._turn = asyncio.Lock()
         self._index = Index({})
@@ -109,6 +115,9 @@ class Catalog:
             noted: CatalogTransaction | None = None
             try:
                 async with self._store.transaction() as tx:
+                    # Nobody else commits from here on.
+                    if self._shared and await self._store.changes_since(self._rev):
+                        await self._reload()
                     noted = CatalogTransaction(tx)
                     yield noted
             finally:

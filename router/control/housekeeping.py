@@ -56,13 +56,22 @@ class Housekeeper:
     """One round does everything that is due; a part that fails is tried again in the next round."""
 
     def __init__(
-        self, control: Control, store: StateStore, remover: Remover, uploads: Uploads, key_use: KeyUse
+        self,
+        control: Control,
+        store: StateStore,
+        remover: Remover,
+        uploads: Uploads,
+        key_use: KeyUse,
+        *,
+        leads: bool = True,
     ) -> None:
+        """A router process that does not lead (`leads` False) writes down the use of keys and nothing else."""
         self._control = control
         self._store = store
         self._remover = remover
         self._uploads = uploads
         self._key_use = key_use
+        self._leads = leads
 
     async def run(self, every_s: float = 60.0) -> None:
         """Rounds until cancelled, the first at once: it finishes what a crash cut off."""
@@ -80,7 +89,7 @@ class Housekeeper:
             self._drop_old,
             self._prune,
         )
-        for part in parts:
+        for part in parts if self._leads else (self._key_use.write,):
             try:
                 await part()
             except (PartywallError, OSError) as failure:

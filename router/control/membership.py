@@ -36,10 +36,12 @@ class Membership:
     changed, the set of placements changed. Nothing here blocks.
     """
 
-    def __init__(self, clock: Clock, names: Names, dead_after_s: float) -> None:
+    def __init__(self, clock: Clock, names: Names, dead_after_s: float, *, shared: bool = False) -> None:
+        """`shared`: other processes of this router send requests to the same agents."""
         self._clock = clock
         self._names = names
         self._dead_after_s = dead_after_s
+        self._shared = shared
         self._sessions: dict[str, AgentSession] = {}
         self._last_seen_s: dict[str, float] = {}
         self._replicas: dict[str, Replica] = {}
@@ -84,7 +86,7 @@ class Membership:
         self._last_seen_s[session.node] = self._clock.monotonic()
         for replica in self._replicas.values():
             if replica.placement.node == session.node:
-                replica.session, replica.status = session, None
+                replica.session, replica.status, replica.foreign_rows = session, None, 0
         self._changed()
         return old
 
@@ -97,7 +99,7 @@ class Membership:
         self._last_seen_s[session.node] = self._clock.monotonic()
         for replica in self._replicas.values():
             if replica.placement.node == session.node:
-                replica.session, replica.status = None, None
+                replica.session, replica.status, replica.foreign_rows = None, None, 0
         self._changed()
 
     def observe(self, session: AgentSession, frame: link.AgentFrame) -> None:
@@ -107,8 +109,12 @@ class Membership:
             loaded = self._by_handle.get(load.handle)
             if loaded is not None:
                 loaded.agent_queued_rows = load.queued_rows
+                if self._shared:
+                    there = load.queued_rows + load.running_rows
+                    loaded.foreign_rows = max(0, there - loaded.outstanding_rows)
         changed = False
         for message in frame.observed:
+            _remember(session, message)
             replica = self._replicas.get(message.placement_id)
             if replica is None or replica.session is not session:
                 continue
@@ -133,7 +139,11 @@ class Membership:
             if known is not None:
                 known.placement = placement
                 continue
-            fresh = Replica(placement, next(self._handles), self._sessions.get(placement.node))
+            session = self._sessions.get(placement.node)
+            fresh = Replica(placement, next(self._handles), session)
+            if session is not None and (early := session.observed.get(placement.id)) is not None:
+                fresh.status = convert.observed_from_proto(early)
+                _take_signature(fresh, fresh.status)
             self._replicas[placement.id] = fresh
             self._by_handle[fresh.handle] = fresh
         workers: dict[str, list[Replica]] = {}
@@ -184,7 +194,7 @@ class Membership:
             state=fleet_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"),
             reason=(status.reason if status else "") or ("" if replica.session else "the node is away"),
             queued=replica.agent_queued_rows,
-            in_flight=replica.outstanding_requests,
+            in_flight=replica.outstanding_requests + replica.foreign_rows,
         )
         if status is not None:
             message.pid = status.pid
@@ -197,6 +207,14 @@ class Membership:
     def _changed(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def _remember(session: AgentSession, message: link.Observed) -> None:
+    """Keeps what an agent said: a process that follows hears of a replica before it reads of its placement."""
+    if message.state == fleet_pb2.REPLICA_STATE_STOPPED:
+        session.observed.pop(message.placement_id, None)
+    else:
+        session.observed[message.placement_id] = message
 
 
 def _take_signature(replica: Replica, status: ReplicaStatus) -> None:

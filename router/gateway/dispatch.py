@@ -25,7 +25,7 @@ from router.gateway.attempts import Attempts, Work
 from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
 from router.gateway.replicas import ModelRoute, Replica, Route
 from router.gateway.statistics import Statistics
-from router.gateway.throttle import Throttle
+from router.gateway.throttle import Limits
 from router.policy.routing import RoutingLimits, decide
 
 ParsedRequest: TypeAlias = tuple[Any, Sequence[int]]
@@ -58,7 +58,7 @@ class Dispatcher:
     def __init__(
         self,
         routes: Callable[[], Mapping[tuple[str, str], ModelRoute]],
-        throttle: Throttle | None,
+        throttle: Limits | None,
         statistics: Statistics,
         limits: RoutingLimits,
         deadlines: Deadlines,

@@ -23,7 +23,7 @@ from router.gateway.describe import describe_config, describe_metadata, describe
 from router.gateway.dispatch import Dispatcher, ParsedRequest, parse_request
 from router.gateway.handlers import Metadata, ServiceHandlers
 from router.gateway.replicas import ModelRoute
-from router.gateway.statistics import Statistics
+from router.gateway.statistics import ModelCounters
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,9 @@ STREAM_DEPTH = 64
 Residency = Callable[[Tenant, str, int, bool, float | None], Awaitable[None]]
 """Makes a version (0: the live one) resident or releases it, and waits until that is so: (tenant, model, version,
 resident, seconds left)."""
+
+Counters = Callable[[str], Awaitable[Mapping[tuple[str, str, int], ModelCounters]]]
+"""A tenant's counters, over all processes of the router, by (tenant id, model, version)."""
 
 _UNSUPPORTED: Mapping[str, str] = {
     "SystemSharedMemoryStatus": "shared memory of clients is not offered: tenants share no memory with the server",
@@ -55,7 +58,7 @@ class InferenceService:
         dispatcher: Dispatcher,
         routes: Callable[[], Mapping[tuple[str, str], ModelRoute]],
         residency: Residency,
-        statistics: Statistics,
+        counters: Counters,
         ready: Callable[[], bool],
         clock: Clock,
         *,
@@ -66,7 +69,7 @@ class InferenceService:
         self._dispatcher = dispatcher
         self._routes = routes
         self._residency = residency
-        self._statistics = statistics
+        self._counters = counters
         self._ready = ready
         self._clock = clock
         self._draining = False
@@ -184,7 +187,8 @@ class InferenceService:
     async def model_statistics(self, tenant: Tenant, request: Any, remaining_s: float | None) -> dict[str, Any]:
         if request.name:
             self._dispatcher.route(tenant, request.name, request.version)
-        return {"model_stats": describe_statistics(self._statistics.models, tenant.id, request.name, request.version)}
+        counters = await self._counters(tenant.id)
+        return {"model_stats": describe_statistics(counters, tenant.id, request.name, request.version)}
 
     async def repository_index(self, tenant: Tenant, request: Any, remaining_s: float | None) -> dict[str, Any]:
         return {"models": repository_index(self._routes(), tenant.id, only_ready=request.ready)}

@@ -38,8 +38,8 @@ class _Pending:
     sent_s: float = 0.0
 
 
-Outgoing = _Pending | link.Desired | link.ProfileJob | int | str
-"""A call, the agent's desired state, a profile job, the id of a call or of a profile job to cancel."""
+Outgoing = _Pending | link.Desired | link.Handles | link.ProfileJob | int | str
+"""A call, the agent's desired state, handles, a profile job, the id of a call or of a profile job to cancel."""
 
 
 class AgentSession:
@@ -52,6 +52,8 @@ class AgentSession:
         self.node = hello.node
         self.hello = hello
         self.last_seen_s = clock.monotonic()
+        self.observed: dict[str, link.Observed] = {}
+        """The last word on each placement that stands there."""
         self.closed = False
         self.ended = asyncio.Event()
         self._clock = clock
@@ -98,6 +100,10 @@ class AgentSession:
     def send_desired(self, desired: link.Desired) -> None:
         """Queues the agent's whole desired state."""
         self._outgoing.add(desired)
+
+    def send_handles(self, handles: link.Handles) -> None:
+        """Queues the handles that calls of this process will name."""
+        self._outgoing.add(handles)
 
     def send_profile_job(self, job: link.ProfileJob) -> None:
         """Queues a version to be measured; progress comes back in the agent's frames."""
@@ -180,6 +186,8 @@ class AgentSession:
                 frame.profile_jobs.append(item)
             elif isinstance(item, str):
                 frame.profile_cancels.append(item)
+            elif isinstance(item, link.Handles):
+                frame.handles.CopyFrom(item)
             else:
                 frame.desired.CopyFrom(item)
         await self._write(frame)

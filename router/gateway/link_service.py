@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -51,10 +51,15 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         heartbeat_s: float,
         max_message_bytes: int,
         window_s: float = WINDOW_S,
+        links: Sequence[str] = (),
         on_profile: Callable[[str, link.ProfileProgress], None] = lambda node, progress: None,
     ) -> None:
-        """`window_s` is how long calls may be gathered under load; 0.0: each is a frame of its own. `on_profile` gets
-        (node, progress) of profile jobs."""
+        """
+        Args:
+            window_s: How long calls may be gathered under load; 0.0: each is a frame of its own.
+            links: Link ports of all processes of this router; agents hold a stream to each.
+            on_profile: Gets (node, progress) of profile jobs.
+        """
         self._on_profile = on_profile
         self._membership = membership
         self._identify = identify
@@ -64,6 +69,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         self._heartbeat_ms = int(heartbeat_s * 1e3)
         self._max_message_bytes = max_message_bytes
         self._window_s = window_s
+        self._links = links
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
         node = self._identify(context)
@@ -82,6 +88,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
                     epoch=self._membership.epoch,
                     heartbeat_ms=self._heartbeat_ms,
                     max_message_bytes=self._max_message_bytes,
+                    links=self._links,
                 )
             )
         )

@@ -47,6 +47,8 @@ class Replica:
     peers: tuple[Replica, ...] = ()
     """Other replicas of the same worker: their work runs before ours."""
     agent_queued_rows: int = 0
+    foreign_rows: int = 0
+    """Rows that other processes of this router have waiting there, as of the agent's last report."""
 
     @property
     def ready(self) -> bool:
@@ -54,13 +56,17 @@ class Replica:
 
     @property
     def shared_backlog_s(self) -> float:
-        seconds = 0.0
+        seconds = self._seconds(self, self.foreign_rows) if self.foreign_rows else 0.0
         for peer in self.peers:
-            if peer.outstanding_rows:
-                batch = max(1, peer.max_batch)
-                rounds = -(-peer.outstanding_rows // batch)
-                seconds += rounds * peer.service.mean_s(min(batch, peer.outstanding_rows))
+            rows = peer.outstanding_rows + peer.foreign_rows
+            if rows:
+                seconds += self._seconds(peer, rows)
         return seconds
+
+    @staticmethod
+    def _seconds(replica: Replica, rows: int) -> float:
+        batch = max(1, replica.max_batch)
+        return -(-rows // batch) * replica.service.mean_s(min(batch, rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,15 @@ class ModelCounters:
     rows: int = 0
     last_ms: int = 0
 
+    def add(self, other: ModelCounters) -> None:
+        """Adds what another process counted."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.last_ms = max(self.last_ms, other.last_ms)
+
+
+_SUMMED = ("success", "success_ns", "failed", "failed_ns", "queue_ns", "compute_ns", "executions", "rows")
+
 
 class _Histogram:
     """Counts by upper bound (the last one is infinity) and the sum of what was seen."""

@@ -9,12 +9,29 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from asyncio_throttle.throttler import Throttler
 
 from partywall.clock import Clock
 from partywall.domain.tenants import Quota
 from partywall.errors import QuotaExceeded, Reason
+
+
+class Limits(Protocol):
+    """Keeps tenants within their quotas: `Throttle` in one process, `SharedThrottle` over several."""
+
+    async def enter(self, tenant_id: str, quota: Quota) -> None:
+        """Takes one request in; `leave` must follow.
+
+        Raises:
+            QuotaExceeded: RATE_LIMITED or TOO_MANY_IN_FLIGHT, with a retry hint.
+        """
+        ...
+
+    def leave(self, tenant_id: str) -> None:
+        """Gives the place of one request back."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,13 +63,7 @@ class Throttle:
         if gate is None or (gate.quota is not quota and gate.quota != quota):
             gate = self._gates[tenant_id] = _fresh(quota, gate)
         if quota.max_in_flight is not None and gate.in_flight >= quota.max_in_flight:
-            raise QuotaExceeded(
-                f"{gate.in_flight} requests are in flight and the quota allows {quota.max_in_flight}; "
-                "wait for one to finish, or ask the operator for more (quota set --in-flight)",
-                reason=Reason.TOO_MANY_IN_FLIGHT,
-                fields={"limit": str(quota.max_in_flight)},
-                retry_after_s=0.05,
-            )
+            raise too_many_in_flight(gate.in_flight, quota.max_in_flight)
         if gate.throttler is not None:
             self._take_token(gate, gate.throttler)
         gate.in_flight += 1
@@ -84,15 +95,30 @@ class Throttle:
         raise self._over_rate(gate)
 
     def _over_rate(self, gate: _Gate) -> QuotaExceeded:
-        quota = gate.quota
         oldest_s = gate.grants[0] if gate.grants else self._clock.monotonic()
-        return QuotaExceeded(
-            f"over the rate of {quota.requests_per_s:g} requests/s (burst {quota.effective_burst}); "
-            "send again after the hint, or ask the operator for more (quota set --requests-per-s)",
-            reason=Reason.RATE_LIMITED,
-            fields={"requests_per_s": f"{quota.requests_per_s:g}", "burst": str(quota.effective_burst)},
-            retry_after_s=max(0.001, oldest_s + gate.period_s - self._clock.monotonic()),
-        )
+        return over_rate(gate.quota, oldest_s + gate.period_s - self._clock.monotonic())
+
+
+def too_many_in_flight(in_flight: int, limit: int) -> QuotaExceeded:
+    """The refusal of a tenant that has `limit` requests under way."""
+    return QuotaExceeded(
+        f"{in_flight} requests are in flight and the quota allows {limit}; "
+        "wait for one to finish, or ask the operator for more (quota set --in-flight)",
+        reason=Reason.TOO_MANY_IN_FLIGHT,
+        fields={"limit": str(limit)},
+        retry_after_s=0.05,
+    )
+
+
+def over_rate(quota: Quota, wait_s: float) -> QuotaExceeded:
+    """The refusal of a tenant that sends faster than its rate; `wait_s` is when the next request would pass."""
+    return QuotaExceeded(
+        f"over the rate of {quota.requests_per_s:g} requests/s (burst {quota.effective_burst}); "
+        "send again after the hint, or ask the operator for more (quota set --requests-per-s)",
+        reason=Reason.RATE_LIMITED,
+        fields={"requests_per_s": f"{quota.requests_per_s:g}", "burst": str(quota.effective_burst)},
+        retry_after_s=max(0.001, wait_s),
+    )
 
 
 def _fresh(quota: Quota, old: _Gate | None) -> _Gate:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 
-from node_agent.link import RouterLink
+from node_agent.link import RouterLink, reply
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome
 from partywall.clock import SystemClock
@@ -131,7 +131,7 @@ async def world(answer: Callable[[Queued], Outcome | None], dead_after_s: float 
         epoch,
         clock,
     )
-    replicas.reply = agent.reply
+    replicas.reply = reply
     here = World(membership, agent, replicas, server, address, epoch)
     tasks = [asyncio.create_task(agent.run()), asyncio.create_task(membership.watch(0.02))]
     try:
@@ -196,7 +196,7 @@ async def test_a_caller_that_leaves_cancels_and_harms_nobody() -> None:
         await asyncio.gather(*leaving, return_exceptions=True)
         await here.until(lambda: len(here.replicas.cancelled) == 20)
         for item in here.replicas.held:
-            here.agent.reply(item, echo(item))
+            reply(item, echo(item))
         assert await call(here, b"still there") == b"still there"
         assert here.replica.outstanding_requests == 0
 

@@ -198,3 +198,23 @@ async def test_a_commit_without_an_answer_is_looked_up() -> None:
         assert catalog.tenant("t1") == ACME
         await tx.insert(MetaEntry("a", "b"))
     assert [c.key for c in heard] == ["t1", "a"]
+
+
+async def test_what_another_process_wrote_is_known_in_the_next_transaction() -> None:
+    store = MemoryStore()
+    mine, others = Catalog(store, shared=True), Catalog(store, shared=True)
+    await mine.open()
+    await others.open()
+    told: list[Change] = []
+    mine.subscribe(told.extend)
+    await seed(others)
+    assert mine.tenant("t1") is None
+    async with mine.transaction() as tx:
+        assert mine.tenant("t1") == ACME
+        await tx.update(replace(ACME, name="acme2"))
+    assert [change.kind for change in told] == [Kind.TENANT, Kind.DATA_KEY, Kind.MODEL, Kind.VERSION, Kind.TENANT]
+    # Nothing of the other's is skipped for having written last.
+    assert mine.model("t1", "bert") is not None
+    await others.refresh()
+    assert others.tenant_by_name("acme2") is not None
+    assert others.revision == mine.revision

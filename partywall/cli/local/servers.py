@@ -38,6 +38,15 @@ Modules = Annotated[
 Queue = Annotated[str, typer.Option("--queue", metavar="edf|fifo", help="Order of requests in the agent.")]
 Cores = Annotated[str, typer.Option("--cores", metavar="0,1", help="Cores to give out; empty: all.")]
 DrainS = Annotated[float, typer.Option("--drain-s", min=0, help="How long accepted requests may finish.")]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, max=64, help="Router processes that share the public port.")
+]
+ConnectionAge = Annotated[
+    float | None,
+    typer.Option(
+        "--connection-age-s", min=0, help="Callers reconnect after so long; 0: never. Default: 300 if shared."
+    ),
+]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True, min=0)]
 
@@ -80,6 +89,8 @@ def router(
     no_retries: NoRetries = False,
     no_hedging: NoHedging = False,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
+    processes: Processes = 1,
+    connection_age_s: ConnectionAge = None,
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
     parent_pid: ParentPid = 0,
@@ -87,8 +98,12 @@ def router(
     """Run a router until SIGTERM."""
     data_dir = existing_data_dir(session)
     with extra("router"):
-        from router.app import run
         from router.settings import RouterSettings
+
+        if processes > 1:
+            from router.processes import run
+        else:
+            from router.app import run
     die_with_parent(parent_pid)
     settings = RouterSettings(
         data_dir=data_dir,
@@ -106,6 +121,8 @@ def router(
         metrics=not no_metrics,
         coalescing=not no_coalescing,
         overcommit=not no_overcommit,
+        processes=processes,
+        connection_age_s=connection_age_s,
         drain_s=drain_s,
         log_level=log_level,
     )

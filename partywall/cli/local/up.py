@@ -117,6 +117,10 @@ def up(
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
     node: Annotated[str, typer.Option("--node", help="Name of this machine's node.")] = servers.LOCAL_NODE,
+    router_processes: Annotated[
+        int, typer.Option("--router-processes", min=1, max=64, help="Router processes that share the public port.")
+    ] = 1,
+    connection_age_s: servers.ConnectionAge = None,
     drain_s: servers.DrainS = 10.0,
     log_level: servers.LogLevel = "info",
 ) -> None:
@@ -128,13 +132,15 @@ def up(
     flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging}
     common = ("--drain-s", str(drain_s), "--log-level", log_level)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
+    shared = ("--processes", str(router_processes)) if router_processes > 1 else ()
+    aged = ("--connection-age-s", str(connection_age_s)) if connection_age_s is not None else ()
     if cores:
         parse_cores(cores)
     instance = LocalInstance(
         data_dir=data_dir,
         node=check_name(node, "node"),
         listens={"public": listen, "admin": admin_listen, "link": link_listen, "metrics": metrics_listen},
-        router_options=(*common, *tls, *(flag for flag, given in flags.items() if given)),
+        router_options=(*common, *tls, *shared, *aged, *(flag for flag, given in flags.items() if given)),
         agent_options=(
             *common,
             *("--queue", servers.check_queue(queue)),

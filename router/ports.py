@@ -1,0 +1,223 @@
+"""The router's servers with their services, and where they listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from partywall.domain.tenants import Tenant
+from partywall.v1 import (
+    agent_link_pb2_grpc,
+    fleet_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    profiles_pb2,
+    profiles_pb2_grpc,
+    tenants_pb2_grpc,
+)
+from partywall.wire import inference as oip
+from partywall.wire.coalesce import WINDOW_S
+from router import metrics, reflection
+from router.control.enrol import AgentIdentity, JoinService
+from router.control.explain import Requests
+from router.control.fleet_service import FleetService
+from router.control.models_service import ModelsService, admin_resolver
+from router.control.partitions import Partitions
+from router.control.profiles_service import ProfilesService
+from router.control.reconcile import Reconciler
+from router.control.rpc import AdminGuard, Context, ErrorInterceptor
+from router.control.tenants_service import TenantsService
+from router.forward import LEADER_SOCKET, Forwarder, leader_address
+from router.gateway.authn import Authenticator
+from router.gateway.inference import InferenceService
+from router.gateway.link_service import AgentLinkService
+from router.parts import Grants, Parts
+from router.residency import Residency
+from router.servers import Address, bind, collect, link_options, options, public_credentials
+
+MODELS, PROFILES, TENANTS, FLEET, HEALTH = (
+    "partywall.v1.Models",
+    "partywall.v1.Profiles",
+    "partywall.v1.Tenants",
+    "partywall.v1.Fleet",
+    "grpc.health.v1.Health",
+)
+FORWARDED = (models_pb2.DESCRIPTOR.services_by_name["Models"], profiles_pb2.DESCRIPTOR.services_by_name["Profiles"])
+"""What processes that do not lead pass on to the one that does."""
+
+
+@dataclass(slots=True)
+class Ports:
+    """The servers and where they listen. Processes that do not lead have no admin port and no metrics port."""
+
+    public: grpc.aio.Server
+    admin: grpc.aio.Server | None
+    link: grpc.aio.Server
+    health: HealthServicer
+    inference: InferenceService
+    addresses: dict[str, str]
+    stop_metrics: Callable[[], None] | None
+    internal: grpc.aio.Server | None
+    """The leading process's port for the others."""
+    forwarder: Forwarder | None
+
+
+async def open_ports(parts: Parts) -> Ports:
+    """Binds and starts what this process serves.
+
+    Raises:
+        NotReady: A port is taken.
+        InvalidInput: An address or the TLS identity is not usable.
+    """
+    settings, rank = parts.settings, parts.settings.rank
+    listen = Address.parse(settings.listen, "--listen")
+    admin_listen = Address.parse(settings.admin_listen, "--admin-listen")
+    health = HealthServicer()
+    authenticator = Authenticator(parts.catalog, parts.clock, parts.key_use.note)
+    forwarder = None if rank.leads or rank.folder is None else Forwarder(rank.folder, settings.max_message_bytes)
+    if forwarder is not None:
+        tenants_own = [forwarder.handler(service) for service in FORWARDED]
+    else:
+        tenants_own = _tenants_own(parts, authenticator)
+    public, inference = _public_server(parts, health, authenticator, tenants_own)
+    link = _link_server(parts)
+    tls = (settings.tls_cert, settings.tls_key)
+    addresses = {"public": bind(public, listen, public_credentials(listen, *tls, "--listen")).text}
+    admin = None
+    if parts.reconciler is not None:
+        admin = _admin_server(parts, health, fleet_service(parts, parts.reconciler))
+        addresses["admin"] = bind(admin, admin_listen, public_credentials(admin_listen, *tls, "--admin-listen")).text
+        parts.registry.register(metrics.FleetCollector(parts.membership))
+    addresses["link"] = bind(link, Address.parse(settings.link_listen, "--link-listen"), _link_credentials(parts)).text
+    parts.link_address[0] = addresses["link"]
+    stop_metrics = None
+    if rank.alone:
+        metrics_listen = Address.parse(settings.metrics_listen, "--metrics-listen")
+        metrics_at, stop_metrics = metrics.serve(parts.registry, metrics_listen)
+        addresses["metrics"] = metrics_at.text
+    internal = None
+    if rank.leads and rank.folder is not None:
+        # Left behind by the process whose place this one takes.
+        (rank.folder / LEADER_SOCKET).unlink(missing_ok=True)
+        internal = _internal_server(parts, rank.folder, tenants_own)
+    for server in (internal, link, admin, public):
+        if server is not None:
+            await server.start()
+    return Ports(public, admin, link, health, inference, addresses, stop_metrics, internal, forwarder)
+
+
+def ready(parts: Parts) -> bool:
+    """Whether requests can be served: an agent is here."""
+    return any(True for _ in parts.membership.sessions())
+
+
+def _tenants_own(parts: Parts, authenticator: Authenticator) -> list[grpc.GenericRpcHandler]:
+    """What tenants do with their models beside inference; the leading process does it for all."""
+
+    def caller(context: Context) -> Tenant:
+        return authenticator.tenant(context.invocation_metadata())
+
+    models = ModelsService(
+        parts.control, parts.uploads, parts.remover, parts.membership, caller, Requests(parts.journal)
+    )
+    profiles = ProfilesService(parts.profiles, caller)
+    return [
+        *collect(models_pb2_grpc.add_ModelsServicer_to_server, models),
+        *collect(profiles_pb2_grpc.add_ProfilesServicer_to_server, profiles),
+    ]
+
+
+def _public_server(
+    parts: Parts, health: HealthServicer, authenticator: Authenticator, tenants_own: list[grpc.GenericRpcHandler]
+) -> tuple[grpc.aio.Server, InferenceService]:
+    settings = parts.settings
+    server = grpc.aio.server(
+        options=options(
+            settings.max_message_bytes,
+            reuse_port=not settings.rank.alone,
+            age_s=settings.public_connection_age_s,
+            grace_s=settings.max_deadline_s,
+        )
+    )
+    inference = InferenceService(
+        authenticator,
+        parts.dispatcher,
+        parts.routes,
+        Residency(parts.control),
+        parts.siblings.counters,
+        lambda: ready(parts),
+        parts.clock,
+        max_message_bytes=settings.max_message_bytes,
+    )
+    server.add_generic_rpc_handlers([inference.handler(), *tenants_own])
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflection:
+        reflection.enable(server, (oip.SERVICE_NAME, MODELS, PROFILES, HEALTH))
+    return server, inference
+
+
+def fleet_service(parts: Parts, reconciler: Reconciler) -> FleetService:
+    scene, manoeuvres = reconciler.scene, reconciler.manoeuvres
+    return FleetService(parts.control, parts.membership, parts.enrolment, scene, Partitions(scene, manoeuvres))
+
+
+def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> grpc.aio.Server:
+    settings = parts.settings
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor(), AdminGuard(parts.admin_digest)],
+        options=options(settings.max_message_bytes, reuse_port=not settings.rank.alone),
+    )
+    resolver = admin_resolver(parts.catalog)
+    models = ModelsService(
+        parts.control, parts.uploads, parts.remover, parts.membership, resolver, Requests(parts.journal)
+    )
+    tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)
+    models_pb2_grpc.add_ModelsServicer_to_server(models, server)
+    profiles = ProfilesService(parts.profiles, resolver, operator=True)
+    profiles_pb2_grpc.add_ProfilesServicer_to_server(profiles, server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable(server, (TENANTS, MODELS, PROFILES, FLEET, HEALTH))
+    return server
+
+
+def _internal_server(parts: Parts, folder: Path, tenants_own: list[grpc.GenericRpcHandler]) -> grpc.aio.Server:
+    """What the other processes pass on; on a socket in their private folder."""
+    server = grpc.aio.server(options=options(parts.settings.max_message_bytes))
+    server.add_generic_rpc_handlers(tenants_own)
+    server.add_insecure_port(leader_address(folder))
+    return server
+
+
+def _link_server(parts: Parts) -> grpc.aio.Server:
+    settings = parts.settings
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor()], options=link_options(reuse_port=not settings.rank.alone)
+    )
+    service = AgentLinkService(
+        parts.membership,
+        AgentIdentity(parts.catalog),
+        parts.blobs,
+        Grants(parts.catalog),
+        parts.clock,
+        heartbeat_s=settings.heartbeat_s,
+        max_message_bytes=settings.max_message_bytes,
+        window_s=WINDOW_S if settings.coalescing else 0.0,
+        links=settings.rank.links,
+        on_profile=parts.profiles.on_progress,
+    )
+    agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
+    if settings.rank.leads:
+        join = JoinService(parts.enrolment, parts.authority.ca_pem)
+        agent_link_pb2_grpc.add_JoinServicer_to_server(join, server)
+    return server
+
+
+def _link_credentials(parts: Parts) -> grpc.ServerCredentials:
+    pair = (parts.link_identity.key_pem, parts.link_identity.certificate_pem)
+    return grpc.ssl_server_credentials([pair], root_certificates=parts.authority.ca_pem, require_client_auth=True)
