@@ -1,13 +1,15 @@
 """The live path on simulated devices: the router's `routing.choose` and the agent's `WorkQueue`, the very objects.
 
 The router sees what load reports would tell it, without delay: rows outstanding per replica and the backlog that a
-replica's neighbours in the same worker add. Service times are learned from executed batches, begun from the profile.
-Weights stay where the first plan put them: the live router does not swap within a request.
+replica's neighbours in the same worker add. Service times are learned from executed batches, begun from the profile;
+when a running batch will be done is predicted from them, never read from the world.
+Weights stay where the plan put them: the live router does not swap within a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from loadgen.world import Batch, World
 from node_agent.queueing import BatchLimits, Queued, WorkQueue
@@ -15,18 +17,35 @@ from partywall.domain.service_time import ServiceTime
 from partywall.errors import Overloaded
 from router.policy.catalog import ServedModel, Traffic
 from router.policy.replication import first_plan
-from router.policy.routing import RoutingLimits, choose
+from router.policy.routing import RoutingLimits, TenantBacklog, choose, fair_backlog_s
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlacement:
+    """One partition of a device, the models whose replicas stand in its worker, and what they are expected to take.
+
+    `expected_s` (model, batch) to seconds at this share beside these neighbours; None: as on a whole quiet device.
+    """
+
+    device: int
+    share: float
+    models: tuple[int, ...]
+    expected_s: Callable[[int, int], float] | None = None
 
 
 class _Worker:
-    """One device's queue and when its running batch will be done."""
+    """One lane's queue, what runs there and when it should be done."""
 
-    __slots__ = ("busy", "device", "queue", "until_s")
+    __slots__ = ("began_s", "device", "expected_s", "lane", "models", "queue", "running", "until_s")
 
-    def __init__(self, device: int) -> None:
-        self.device = device
+    def __init__(self, lane: int, placed: LanePlacement) -> None:
+        self.lane = lane
+        self.device = placed.device
+        self.models = list(placed.models)
+        self.expected_s = placed.expected_s
         self.queue = WorkQueue()
-        self.busy = False
+        self.running: int | None = None
+        self.began_s = 0.0
         self.until_s = 0.0
 
 
@@ -47,52 +66,81 @@ class _Replica:
 
     @property
     def shared_backlog_s(self) -> float:
-        """Work of the other replicas in this worker, running and waiting."""
-        queue = self.worker.queue
-        others = self._policy.residents[self.worker.device]
-        waiting = sum(queue.backlog_s(model) for model in others if model != self.model)
-        running = self._policy.running[self.worker.device]
-        elsewhere = running is not None and running != self.model
-        return waiting + (max(0.0, self.worker.until_s - self._policy.now) if elsewhere else 0.0)
+        """Work of the other replicas in this worker that comes before ours, running and waiting.
+
+        All of it for replicas of the same tenant; of other tenants' no more than the fair queue lets pass.
+        """
+        worker, owner = self.worker, self._policy.tenant_of
+        mine = owner(self.model)
+        same_s, others = 0.0, dict[str, list[float]]()
+        for model in worker.models:
+            if model != self.model and worker.queue.queued(model):
+                waiting_s, batch_s = worker.queue.backlog_s(model), worker.queue.service_s(model, self.max_batch)
+                if owner(model) == mine:
+                    same_s += waiting_s
+                else:
+                    held = others.setdefault(owner(model), [0.0, 0.0])
+                    held[0], held[1] = held[0] + waiting_s, max(held[1], batch_s)
+        own_s = worker.queue.backlog_s(self.model) + same_s + self.service.mean_s(1)
+        elsewhere = worker.running is not None and worker.running != self.model
+        running_s = max(0.0, worker.until_s - self._policy.now) if elsewhere else 0.0
+        return running_s + same_s + fair_backlog_s(own_s, [TenantBacklog(*held) for held in others.values()])
 
 
 class AsServed:
-    """Routing and queueing as they serve, over simulated devices. `tenants` names each model's owner."""
+    """Routing and queueing as they serve, over simulated devices. `tenants` names each model's owner.
+
+    `placement` cuts the devices and says what stands where; without it `first_plan` fills whole devices. `capped` off:
+    the lanes of a device are no shares of it but processes without caps.
+    """
 
     def __init__(
         self,
         traffic: Sequence[Traffic],
         tenants: Sequence[str] | None = None,
         limits: RoutingLimits | None = None,
+        placement: Sequence[LanePlacement] | None = None,
+        *,
+        capped: bool = True,
     ) -> None:
         self._traffic = traffic
         self._tenants = tenants
         self._limits = limits or RoutingLimits()
+        self._placement = placement
+        self._capped = capped
         self.now = 0.0
+
+    def tenant_of(self, model: int) -> str:
+        """Who owns a model; without `tenants` each model is its own tenant."""
+        return self._tenants[model] if self._tenants else self._world.models[model].name
 
     def begin(self, world: World) -> None:
         self._world = world
         hardware = world.hardware
-        self.residents = first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)
-        self.running: list[int | None] = [None] * hardware.devices
-        self._began = [0.0] * hardware.devices
-        self._workers = [_Worker(device) for device in range(hardware.devices)]
+        placed = self._placement
+        if placed is None:
+            plan = first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)
+            placed = [LanePlacement(device, 1.0, tuple(models)) for device, models in enumerate(plan)]
+        self._workers: dict[int, _Worker] = {}
         self._replicas: list[list[_Replica]] = [[] for _ in world.models]
-        for device, models in enumerate(self.residents):
-            for model in models:
+        for device in range(hardware.devices):
+            here = [lane for lane in placed if lane.device == device]
+            for model in sorted({model for lane in here for model in lane.models}):
                 world.place(device, model)
-                self._open(device, model)
+            for number, lane in zip(world.cut(device, [x.share for x in here], capped=self._capped), here, strict=True):
+                self._workers[number] = worker = _Worker(number, lane)
+                for model in lane.models:
+                    self._open(worker, model)
 
-    def _open(self, device: int, model: int) -> None:
+    def _open(self, worker: _Worker, model: int) -> None:
         held = self._world.models[model]
-        worker = self._workers[device]
         most = _useful_batch(held) if self._world.batching else 1
-        tenant = self._tenants[model] if self._tenants else held.name
-        worker.queue.add_replica(model, BatchLimits(most), tenant)
+        worker.queue.add_replica(model, BatchLimits(most), self.tenant_of(model))
         replica = _Replica(self, worker, model, most, ServiceTime())
         for rows in range(1, most + 1):
-            worker.queue.observe(model, rows, held.service_s[rows - 1], 0.0)
-            replica.service.observe(rows, held.service_s[rows - 1], 0.0)
+            took_s = worker.expected_s(model, rows) if worker.expected_s else held.service_s[rows - 1]
+            worker.queue.observe(model, rows, took_s, 0.0)
+            replica.service.observe(rows, took_s, 0.0)
         self._replicas[model].append(replica)
 
     def arrived(self, now: float, request: int, model: int, deadline: float) -> None:
@@ -108,17 +156,16 @@ class AsServed:
             return
         replica.outstanding_rows += 1
         replica.worker.queue.put(Queued(request, model, 1, b"", now, deadline, deadline))
-        if not replica.worker.busy:
+        if replica.worker.running is None:
             self._take(now, replica.worker)
 
     def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
         self.now = now
         worker = self._workers[lane]
-        worker.busy = False
-        self.running[lane] = None
-        took_s = now - self._began[lane]
+        worker.running = None
+        took_s = now - worker.began_s
         worker.queue.observe(model, len(batch), took_s, now)
-        replica = self._replica(model, lane)
+        replica = self._replica(model, worker)
         replica.outstanding_rows -= len(batch)
         replica.service.observe(len(batch), took_s, now)
         self._take(now, worker)
@@ -126,16 +173,16 @@ class AsServed:
     def _take(self, now: float, worker: _Worker) -> None:
         batch, doomed = worker.queue.take(now)
         for item in doomed:
-            self._replica(item.handle, worker.device).outstanding_rows -= item.rows
+            self._replica(item.handle, worker).outstanding_rows -= item.rows
             self._world.refuse(item.id)
         if batch is not None:
-            worker.busy = True
-            self.running[worker.device] = batch.handle
-            self._began[worker.device] = now
-            worker.until_s = self._world.start(worker.device, batch.handle, [item.id for item in batch.items])
+            worker.running = batch.handle
+            worker.began_s = now
+            worker.until_s = now + worker.queue.service_s(batch.handle, batch.rows)
+            self._world.start(worker.lane, batch.handle, [item.id for item in batch.items])
 
-    def _replica(self, model: int, device: int) -> _Replica:
-        return next(replica for replica in self._replicas[model] if replica.worker.device == device)
+    def _replica(self, model: int, worker: _Worker) -> _Replica:
+        return next(replica for replica in self._replicas[model] if replica.worker is worker)
 
     def loaded(self, now: float, device: int, model: int) -> None: ...
 
@@ -143,18 +190,16 @@ class AsServed:
 
     def changed(self, now: float, device: int, up: bool, lost: Batch) -> None:
         """A dead device's replicas are gone; what ran or waited there is routed again."""
-        worker = self._workers[device]
-        waiting = [
-            (item.id, item.handle) for model in self.residents[device] for item in worker.queue.remove_replica(model)
-        ]
-        running = self.running[device]
+        dead = [worker for worker in self._workers.values() if worker.device == device]
+        waiting: list[int] = []
+        for worker in dead:
+            waiting += [item.id for model in worker.models for item in worker.queue.remove_replica(model)]
+            worker.models.clear()
+            worker.running = None
         for replicas in self._replicas:
-            replicas[:] = [replica for replica in replicas if replica.worker is not worker]
-        self.residents[device] = []
-        self.running[device] = None
-        worker.busy = False
-        for request, model in [*waiting, *((r, running) for r in lost if running is not None)]:
-            self.arrived(now, request, model, self._world.deadline_s[request])
+            replicas[:] = [replica for replica in replicas if replica.worker not in dead]
+        for request in (*waiting, *lost):
+            self.arrived(now, request, self._world.model_of[request], self._world.deadline_s[request])
 
 
 def _useful_batch(model: ServedModel) -> int:

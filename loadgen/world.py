@@ -4,6 +4,7 @@ Rules. A device runs one batch at a time per lane (one lane unless a policy cuts
 to run and memory must be free before a load begins. A device has one copy engine: one load at a time, weights / rate
 long, beside the computing of other resident models. What is resident at time zero was loaded for free. A model that
 is running or loading cannot be evicted. A policy that breaks a rule ends the run with `InternalError`.
+With a `Pace` a batch runs as slowly as those that run beside it on the device make it, from moment to moment.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from partywall.errors import InternalError, InvalidInput
+from loadgen.hardware import Batch, Device, FleetChange, Hardware, Lane, Pace
+from partywall.errors import InternalError
 from router.policy.catalog import ServedModel
+
+__all__ = ["Batch", "FleetChange", "Hardware", "SchedulingPolicy", "World"]
 
 EPSILON_S = 1e-9
 """Rounding slack of the clock: a finish this little after its deadline is in time."""
@@ -23,9 +26,6 @@ EPSILON_GB = 1e-9
 REFUSED = -1.0
 WAITING = -2.0
 _FINISH, _LOADED, _WAKE, _CHANGE = range(4)
-
-Batch = Sequence[int]
-"""Requests of one model, by number."""
 
 
 class SchedulingPolicy(Protocol):
@@ -50,57 +50,11 @@ class SchedulingPolicy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FleetChange:
-    """A failure (`up` false) or a device that joins, at a time."""
-
-    at_s: float
-    device: int
-    up: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """The fleet: equal devices. `load_gb_per_s` is each copy engine's rate."""
-
-    devices: int
-    memory_gb: float
-    load_gb_per_s: float = 25.0
-
-    def __post_init__(self) -> None:
-        for name in ("devices", "memory_gb", "load_gb_per_s"):
-            if not getattr(self, name) > 0:
-                raise InvalidInput(f"{name} must be above zero, got {getattr(self, name)}", fields={"field": name})
-
-
-class _Device:
-    __slots__ = ("copying", "free_gb", "lanes", "resident", "up")
-
-    def __init__(self, memory_gb: float) -> None:
-        self.free_gb = memory_gb
-        self.resident: set[int] = set()
-        self.copying = -1
-        self.lanes: list[int] = []
-        self.up = True
-
-
-class _Lane:
-    __slots__ = ("batch", "began_s", "device", "model", "share", "ticket")
-
-    def __init__(self, device: int, share: float) -> None:
-        self.device = device
-        self.share = share
-        self.model = -1
-        self.batch: Batch = ()
-        self.began_s = 0.0
-        self.ticket = 0
-
-
 class World:
     """The simulated fleet.
 
     `batching` and `swap` off: larger batches and later loads break a rule. `noise`: service times scatter evenly by
-    this part of themselves.
+    this part of themselves. `pace`: solo times by share, and the slowdown by neighbours, that really hold.
     """
 
     def __init__(
@@ -112,6 +66,7 @@ class World:
         swap: bool = True,
         seed: int = 0,
         noise: float = 0.0,
+        pace: Pace | None = None,
     ) -> None:
         self.models = models
         self.hardware = hardware
@@ -119,6 +74,7 @@ class World:
         self.swap = swap
         self.seed = seed
         self._noise = noise
+        self._pace = pace
         self._rng = random.Random(seed)
         self.now = 0.0
         self.busy_s = 0.0
@@ -127,8 +83,8 @@ class World:
         self._service = [m.service_s for m in models]
         self._weights = [m.weights_gb for m in models]
         self._objective = [m.objective_s for m in models]
-        self._devices = [_Device(hardware.memory_gb) for _ in range(hardware.devices)]
-        self._lanes: list[_Lane] = []
+        self._devices = [Device(hardware.memory_gb) for _ in range(hardware.devices)]
+        self._lanes: list[Lane] = []
         for device in range(hardware.devices):
             self.cut(device, (1.0,))
         self._events: list[tuple[float, int, int, int, int]] = []
@@ -140,11 +96,14 @@ class World:
 
     # -- what a policy may ask before the first arrival ---------------------------------------------------------
 
-    def cut(self, device: int, shares: Sequence[float]) -> list[int]:
-        """Cuts an idle device into lanes with these shares of its speed; gives the lanes' numbers."""
-        if sum(shares) > 1 + 1e-9:
+    def cut(self, device: int, shares: Sequence[float], *, capped: bool = True) -> list[int]:
+        """Cuts an idle device into lanes with these shares of its speed; gives the lanes' numbers.
+
+        Not `capped`: lanes may sum to more than the device, which only a `Pace` can give a meaning.
+        """
+        if sum(shares) > 1 + 1e-9 and (capped or self._pace is None):
             raise InternalError(f"shares {shares} of device {device} sum to more than the device")
-        new = [_Lane(device, share) for share in shares]
+        new = [Lane(device, share) for share in shares]
         held = self._devices[device]
         first = len(self._lanes)
         self._lanes += new
@@ -164,7 +123,7 @@ class World:
     # -- what a policy may ask at any time ----------------------------------------------------------------------
 
     def start(self, lane: int, model: int, batch: Batch) -> float:
-        """Runs a batch now; gives its finish time."""
+        """Runs a batch now; gives its finish time, if its neighbours stay as they are."""
         held = self._lanes[lane]
         if held.model >= 0 or model not in self._devices[held.device].resident:
             raise InternalError(f"lane {lane} is busy or model {model} is not resident at {self.now:.6f} s")
@@ -174,9 +133,13 @@ class World:
         held.model = model
         held.batch = batch
         held.began_s = now = self.now
-        took = self._service[model][size - 1] / held.share
+        pace = self._pace
+        took = self._service[model][size - 1] / held.share if pace is None else pace.service_s(model, held.share, size)
         if self._noise:
             took *= 1 + self._noise * (2 * self._rng.random() - 1)
+        if pace is not None:
+            held.left_s, held.since_s = took, now
+            return self._repace(held.device, lane)
         end = now + took
         held.ticket = self._order = order = self._order + 1
         heapq.heappush(self._events, (end, order, _FINISH, lane, model))
@@ -218,6 +181,8 @@ class World:
         self.busy_s += (self.now - held.began_s) * held.share
         self.preempted += 1
         held.model, held.batch, held.ticket = -1, (), 0
+        if self._pace is not None:
+            self._repace(held.device)
         return batch
 
     def wake_at(self, at_s: float) -> None:
@@ -263,6 +228,8 @@ class World:
                 finish[request] = at_s
             self.busy_s += (at_s - lane.began_s) * lane.share
             lane.model, lane.batch, lane.ticket = -1, (), 0
+            if self._pace is not None:
+                self._repace(lane.device)
             policy.finished(at_s, subject, detail, batch)
         elif kind == _LOADED:
             device = self._devices[subject]
@@ -274,6 +241,23 @@ class World:
             policy.woken(at_s)
         else:
             self._change(policy, subject, bool(detail))
+
+    def _repace(self, device: int, asked: int = -1) -> float:
+        """Who runs on a device has changed: settles what was done so far, and when each will be done now."""
+        assert self._pace is not None  # noqa: S101 - callers have looked
+        now, end = self.now, 0.0
+        running = [n for n in self._devices[device].lanes if self._lanes[n].model >= 0]
+        slowdowns = self._pace.slowdowns([(self._lanes[n].model, self._lanes[n].share) for n in running])
+        for number, slowdown in zip(running, slowdowns, strict=True):
+            lane = self._lanes[number]
+            lane.left_s = max(0.0, lane.left_s - (now - lane.since_s) / lane.slowdown)
+            lane.since_s, lane.slowdown = now, slowdown
+            finish = now + lane.left_s * slowdown
+            lane.ticket = self._order = order = self._order + 1
+            heapq.heappush(self._events, (finish, order, _FINISH, number, lane.model))
+            if number == asked:
+                end = finish
+        return end
 
     def _change(self, policy: SchedulingPolicy, device: int, up: bool) -> None:
         held = self._devices[device]

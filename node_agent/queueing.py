@@ -8,10 +8,11 @@ the agent knows what is running.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from node_agent.fairness import FairClock
+from node_agent.fairness import FairClock, ShareAccount
 from node_agent.settings import QueueDiscipline
 from partywall.domain.service_time import ServiceTime
 
@@ -75,6 +76,7 @@ class WorkQueue:
     def __init__(self, discipline: QueueDiscipline = QueueDiscipline.EDF) -> None:
         self._discipline = discipline
         self._fair = FairClock()
+        self._account = ShareAccount()
         self._lanes: dict[int, _Lane] = {}
         self._live: dict[int, Queued] = {}
         self._sequence = 0
@@ -88,6 +90,7 @@ class WorkQueue:
             # First come, first served knows no tenants.
             tenant = ""
         self._fair.set_weight(tenant, weight)
+        self._account.set_weight(tenant, weight)
         lane = self._lanes.get(handle)
         if lane is None:
             self._lanes[handle] = _Lane(limits, tenant)
@@ -101,6 +104,7 @@ class WorkQueue:
             return []
         if not any(other.tenant == lane.tenant for other in self._lanes.values()):
             self._fair.forget(lane.tenant)
+            self._account.forget(lane.tenant)
         waiting = [item for _, _, item in lane.heap if not item.cancelled]
         for item in waiting:
             self._live.pop(item.id, None)
@@ -138,7 +142,9 @@ class WorkQueue:
         if lane is not None:
             lane.service.observe(rows, service_s, now_s)
             if lane.charged_s:
-                self._fair.correct(lane.tenant, service_s - lane.charged_s.popleft())
+                difference_s = service_s - lane.charged_s.popleft()
+                self._fair.correct(lane.tenant, difference_s)
+                self._account.spend(lane.tenant, difference_s)
 
     def service_s(self, handle: int, rows: int) -> float:
         """Expected seconds of a batch; 0.0 while unknown."""
@@ -164,15 +170,25 @@ class WorkQueue:
                 best = soonest.get(lane.tenant)
                 if best is None or lane.heap[0][:2] < best.heap[0][:2]:
                     soonest[lane.tenant] = lane
-        tenant = self._fair.first(soonest)
+        self._account.advance(now_s, soonest)
+        tenant = self._fair.first(self._account.first_in_line(soonest))
         if tenant is None:
             return None, doomed
         lane = soonest[tenant]
-        batch = self._fill(lane, now_s, doomed)
+        batch = self._fill(lane, now_s, doomed, self._longest_s(tenant, lane))
         cost_s = lane.service.mean_s(batch.rows)
         lane.charged_s.append(cost_s)
         self._fair.charge(tenant, cost_s)
+        self._account.spend(tenant, cost_s)
         return batch, doomed
+
+    def _longest_s(self, tenant: str, lane: _Lane) -> float:
+        if lane.limits.max_rows == 1 or len(lane.heap) == 1:
+            return math.inf
+        single_s: dict[str, float] = {}
+        for each in self._lanes.values():
+            single_s[each.tenant] = max(single_s.get(each.tenant, 0.0), each.service.mean_s(1))
+        return self._account.longest_batch_s(tenant, single_s)
 
     def _prune(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> None:
         """Drops cancelled heads and heads that cannot be served in time."""
@@ -193,8 +209,8 @@ class WorkQueue:
             return now_s >= item.deadline_s
         return now_s + lane.service.mean_s(item.rows) > item.deadline_s
 
-    def _fill(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> Batch:
-        """The largest batch from the head of the lane in which every request still meets its deadline."""
+    def _fill(self, lane: _Lane, now_s: float, doomed: list[Queued], longest_s: float) -> Batch:
+        """The largest batch from the head of the lane, at most so long, in which every request meets its deadline."""
         items: list[Queued] = []
         rows, size, tightest_s = 0, 0, float("inf")
         limits = lane.limits
@@ -204,7 +220,8 @@ class WorkQueue:
                 grown = rows + item.rows
                 if grown > limits.max_rows or size + len(item.request) > limits.max_bytes:
                     break
-                if now_s + lane.service.mean_s(grown) > min(tightest_s, item.deadline_s):
+                took_s = lane.service.mean_s(grown)
+                if took_s > longest_s or now_s + took_s > min(tightest_s, item.deadline_s):
                     break
             heapq.heappop(lane.heap)
             self._forget(lane, item)

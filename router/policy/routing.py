@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -57,6 +57,24 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int) -> float:
     if rest:
         seconds += service.upper_s(rest)
     return seconds + replica.shared_backlog_s
+
+
+@dataclass(frozen=True, slots=True)
+class TenantBacklog:
+    """What one tenant's replicas hold of a worker: seconds of work, and of its longest batch."""
+
+    backlog_s: float
+    batch_s: float
+    weight: float = 1.0
+
+
+def fair_backlog_s(own_s: float, others: Iterable[TenantBacklog], weight: float = 1.0) -> float:
+    """Most seconds that other tenants' work delays ours in a fair queue.
+
+    Start-time fair queueing lets another tenant have its weight's worth of what we are served (`own_s`, the request
+    included) and one batch, whatever it has queued (Goyal, Vin and Cheng, SIGCOMM'96, theorem 4).
+    """
+    return sum(min(other.backlog_s, own_s * other.weight / weight + other.batch_s) for other in others)
 
 
 def choose(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits) -> R:
