@@ -1,0 +1,1 @@
+"""Interference's ground: many tenants' models on few simulated devices that slow each other."""
