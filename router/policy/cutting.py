@@ -4,7 +4,8 @@ A fleet's *cut* says how many devices have which layout (one partition of 100 %,
 share and layout are one *class*: its members are resident in all of them and a request takes the first that is free, so
 a class of k partitions is a queue with k servers. Small partitions give more servers and less idle width; they cost
 solo latency and neighbours' noise. Which wins depends on the objectives, so every cut of at most two layouts is tried:
-members are put greedily, heaviest first, where `waiting` expects the fewest misses, and moved while that helps. Pure.
+members are put greedily, heaviest first, where `waiting` expects the fewest misses, and moved or exchanged while that
+helps. Pure.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def plan_cut(
         if not layout or sum(layout) > 100 or list(layout) != sorted(layout, reverse=True):
             raise InvalidInput(f"layout {layout} must fall and sum to at most 100 %", fields={"field": "layouts"})
     estimate = WaitEstimate(demands, memory_gb, cost)
-    tried = []
+    tried: list[tuple[float, int, _Trial]] = []
     for counts in _compositions(devices, len(layouts)):
         used = [(layout, n) for layout, n in zip(layouts, counts, strict=True) if n]
         trial = _Trial(estimate, used)
@@ -111,14 +112,27 @@ class _Trial:
         return self.misses()
 
     def refine(self) -> float:
-        """Moves one model at a time while that helps."""
+        """Moves one model at a time, then exchanges two, while that helps."""
         best = self.misses()
         while True:
             before = best
             for model in range(len(self._member)):
                 best = self._put_best(model)
+            for one, other in itertools.combinations(range(len(self._member)), 2):
+                best = self._exchange(one, other, best)
             if best >= before * (1 - 1e-6):
                 return best
+
+    def _exchange(self, one: int, other: int, best: float) -> float:
+        held = self._member
+        if held[one] == held[other]:
+            return best
+        held[one], held[other] = held[other], held[one]
+        found = self.misses()
+        if found < best:
+            return found
+        held[one], held[other] = held[other], held[one]
+        return best
 
     def _put_best(self, model: int) -> float:
         scores = []
