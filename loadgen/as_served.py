@@ -52,6 +52,8 @@ class _Worker:
 class _Replica:
     """What the router knows of a replica (`routing.ReplicaLoad`)."""
 
+    slowdown_factor = 1.0
+
     def __init__(self, policy: AsServed, worker: _Worker, model: int, max_batch: int, service: ServiceTime) -> None:
         self.worker = worker
         self.model = model

@@ -7,7 +7,6 @@ off is asked for again.
 from __future__ import annotations
 
 import asyncio
-import platform
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from node_agent.artifacts import Artifacts
 from node_agent.profiling_bench import Spawn, WorkerBench
 from partywall.domain.fleet import Device, DeviceKind
 from partywall.domain.models import Signature
+from partywall.domain.profiles import device_type
 from partywall.errors import InternalError, NotFound, NotReady, PartywallError, Reason
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import profiles_pb2 as pb
@@ -124,13 +124,6 @@ class Profiler:
     def _tell(self, job: link.ProfileJob, done: int, total: int, step: Step, record: pb.ProfileRecord) -> None:
         label = f"{step.kind.value} {step.key}"
         self._send(link.ProfileProgress(id=job.id, done=done, total=total, label=label, record=record))
-
-
-def device_type(device: Device) -> str:
-    """Devices of one type share profiles: a GPU by its name, a CPU by its name and its number of cores."""
-    if device.kind is DeviceKind.GPU:
-        return device.name
-    return f"{device.name or platform.machine()} x{device.compute_units}"
 
 
 async def cores_busy(device: Device) -> str:

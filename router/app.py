@@ -54,6 +54,9 @@ async def _main(settings: RouterSettings) -> int:
     ]
     if rank.leads:
         tasks.append(asyncio.create_task(parts.profiles.run()))
+    if rank.alone:
+        # One of several processes sees a part of the replies only, and would take busy neighbours for idle ones.
+        tasks.append(asyncio.create_task(parts.slowdowns.run()))
     if rank.folder is not None:
         tasks.append(asyncio.create_task(watch(parts.catalog)))
         await answers.start(socket_of(rank.folder, rank.index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 
 from partywall.errors import NotReady
 from partywall.v1 import fleet_pb2
-from router.control.membership import Membership
+from router.control.membership import Membership, Names
+from router.gateway.correction import SlowdownNow
 from router.servers import Address
 
 
@@ -39,6 +40,30 @@ class FleetCollector(Collector):
         yield replicas
         yield queued
         yield flight
+
+
+class SlowdownCollector(Collector):
+    """What neighbours cost each profiled replica: predicted, observed, and the bound that admission uses."""
+
+    def __init__(self, slowdowns: Callable[[], Sequence[SlowdownNow]], names: Names) -> None:
+        self._slowdowns = slowdowns
+        self._names = names
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "partywall_slowdown",
+            "Service time beside neighbours / alone at the same share, by kind (predicted, observed, bound)",
+            labels=("tenant", "model", "version", "node", "kind"),
+        )
+        for now in self._slowdowns():
+            placement = now.placement
+            tenant, model = self._names.tenant_name(placement.tenant_id), self._names.model_name(placement.model_id)
+            labels = [tenant, model, str(placement.version), placement.node]
+            family.add_metric([*labels, "predicted"], now.corrected)
+            family.add_metric([*labels, "bound"], now.bound)
+            if now.observed:
+                family.add_metric([*labels, "observed"], now.observed)
+        yield family
 
 
 def serve(registry: CollectorRegistry, address: Address) -> tuple[Address, Callable[[], None]]:

@@ -12,6 +12,7 @@ from isolation.vault.audit import AuditLog
 from isolation.vault.keyfile import KeyFileProvider
 from isolation.vault.local_blobs import LocalBlobStore
 from partywall.clock import Clock, SystemClock
+from partywall.domain.profiles import device_type
 from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
@@ -26,10 +27,12 @@ from router.control.reconcile import Reconciler
 from router.control.records import MetaEntry
 from router.control.removal import Remover
 from router.control.setup import DataDir, load_authority, read_admin_digest, refresh_local_agent, router_identity
+from router.control.slowdowns import Slowdowns
 from router.control.state import Change
 from router.control.store import SqlStore
 from router.control.uploads import Uploads
 from router.gateway.attempts import Attempts, loop_later
+from router.gateway.correction import Corrections
 from router.gateway.dispatch import Deadlines, Dispatcher
 from router.gateway.journal import Journal
 from router.gateway.replicas import ModelRoute, build_routes
@@ -137,6 +140,7 @@ class Parts:
     link_address: list[str]
     profile_book: ProfileBook
     profiles: ProfileJobs
+    slowdowns: Slowdowns
 
 
 async def build(settings: RouterSettings) -> Parts:
@@ -167,6 +171,9 @@ async def build(settings: RouterSettings) -> Parts:
         membership.epoch = await _next_epoch(catalog)
         membership.generation = max((p.generation for p in catalog.placements()), default=0)
         await profile_book.open()
+    corrections = Corrections(membership.replica_runtimes, membership.devices, profile_book, device_type)
+    slowdowns = Slowdowns(corrections, catalog, clock)
+    profiles.on_profile(slowdowns.new_profile)
     routes = Routes(catalog, membership)
     registry = CollectorRegistry()
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
@@ -225,6 +232,7 @@ async def build(settings: RouterSettings) -> Parts:
         link_address,
         profile_book,
         profiles,
+        slowdowns,
     )
 
 

@@ -36,7 +36,7 @@ from router.forward import LEADER_SOCKET, Forwarder, leader_address
 from router.gateway.authn import Authenticator
 from router.gateway.inference import InferenceService
 from router.gateway.link_service import AgentLinkService
-from router.parts import Grants, Parts
+from router.parts import Grants, Names, Parts
 from router.residency import Residency
 from router.servers import Address, bind, collect, link_options, options, public_credentials
 
@@ -93,6 +93,7 @@ async def open_ports(parts: Parts) -> Ports:
         admin = _admin_server(parts, health, fleet_service(parts, parts.reconciler))
         addresses["admin"] = bind(admin, admin_listen, public_credentials(admin_listen, *tls, "--admin-listen")).text
         parts.registry.register(metrics.FleetCollector(parts.membership))
+        parts.registry.register(metrics.SlowdownCollector(parts.slowdowns.all_now, Names(parts.catalog)))
     addresses["link"] = bind(link, Address.parse(settings.link_listen, "--link-listen"), _link_credentials(parts)).text
     parts.link_address[0] = addresses["link"]
     stop_metrics = None
@@ -123,7 +124,13 @@ def _tenants_own(parts: Parts, authenticator: Authenticator) -> list[grpc.Generi
         return authenticator.tenant(context.invocation_metadata())
 
     models = ModelsService(
-        parts.control, parts.uploads, parts.remover, parts.membership, caller, Requests(parts.journal)
+        parts.control,
+        parts.uploads,
+        parts.remover,
+        parts.membership,
+        caller,
+        Requests(parts.journal),
+        slowdowns=parts.slowdowns.of,
     )
     profiles = ProfilesService(parts.profiles, caller)
     return [
@@ -174,7 +181,13 @@ def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> 
     )
     resolver = admin_resolver(parts.catalog)
     models = ModelsService(
-        parts.control, parts.uploads, parts.remover, parts.membership, resolver, Requests(parts.journal)
+        parts.control,
+        parts.uploads,
+        parts.remover,
+        parts.membership,
+        resolver,
+        Requests(parts.journal),
+        slowdowns=parts.slowdowns.of,
     )
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)
     models_pb2_grpc.add_ModelsServicer_to_server(models, server)

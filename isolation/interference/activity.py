@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from isolation.interference.mixtures import Array
-from isolation.interference.model import Basis, InterferenceModel, Prediction
+from isolation.interference.model import Basis, Prediction, Predictor
 from isolation.interference.rows import Colocation
 from partywall.domain.profiles import Resident
 from partywall.errors import InvalidInput
@@ -36,7 +36,7 @@ class ActivePrediction:
 
 
 def predict_active(
-    model: InterferenceModel, victim: Resident, busy: Mapping[Resident, float], quantile: float = 0.99
+    model: Predictor, victim: Resident, busy: Mapping[Resident, float], quantile: float = 0.99
 ) -> ActivePrediction:
     """`busy` gives each neighbour's fraction of time busy.
 

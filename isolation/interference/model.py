@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class Prediction:
     upper: float
     deviation: float
     basis: Basis
+
+
+class Predictor(Protocol):
+    """What predicts; `InterferenceModel` and `direct.DirectModel` do."""
+
+    def predict(self, rows: Sequence[Colocation]) -> list[Prediction]:
+        """One prediction per row, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from partywall.domain.fleet import Device, DeviceKind
 from partywall.errors import InvalidInput
 
 
@@ -23,6 +24,11 @@ class Resource(enum.StrEnum):
     PCIE = "pcie"
     LLC = "llc"
     MEMORY_BANDWIDTH = "membw"
+
+
+def device_type(device: Device) -> str:
+    """Devices of one type share profiles: a GPU by its name, a CPU by its name and its number of cores."""
+    return device.name if device.kind is DeviceKind.GPU else f"{device.name or 'CPU'} x{device.compute_units}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _SMOOTHING = 0.2
@@ -32,6 +33,11 @@ class ServiceTime:
     @property
     def known(self) -> bool:
         return bool(self._buckets)
+
+    def seed(self, expected: Mapping[int, float]) -> None:
+        """Takes seconds by rows, measured elsewhere, for sizes of which nothing was executed yet."""
+        for rows, seconds in expected.items():
+            self._buckets.setdefault(max(1, rows).bit_length(), _Bucket(seconds, 0.0, rows))
 
     def observe(self, rows: int, service_s: float, now_s: float) -> None:
         """Takes one executed batch of `rows` rows that took `service_s` seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from partywall.domain.tenants import Tenant
@@ -58,8 +58,11 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         fleet: FleetView,
         resolve: CallerResolver,
         requests: RequestJournal | None = None,
+        *,
+        slowdowns: Callable[[str, str], Sequence[models_pb2.Slowdown]] = lambda model_id, tenant_id: (),
     ) -> None:
         """Args: `uploads` and `remover` are shared between the ports; `resolve` raises for who may not come in."""
+        self._slowdowns = slowdowns
         self._control = control
         self._uploads = uploads
         self._remover = remover
@@ -162,7 +165,9 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
     ) -> models_pb2.ExplainModelResponse:
         tenant, catalog = self._resolve(context), self._control.catalog
         entry = require_model(catalog, tenant, request.name)
-        return explanation(catalog, entry, tenant, self._fleet, self._control.clock.now())
+        answer = explanation(catalog, entry, tenant, self._fleet, self._control.clock.now())
+        answer.slowdowns.extend(self._slowdowns(entry.model.id, tenant.id))
+        return answer
 
     async def ListRequests(  # noqa: N802
         self, request: models_pb2.ListRequestsRequest, context: Any

@@ -127,7 +127,9 @@ class AgentSession:
             batch = (waiting.replica.handle, reply.service_us, reply.batch_rows)
             if batch != seen and reply.service_us:
                 seen = batch
-                waiting.replica.service.observe(max(1, reply.batch_rows), reply.service_us / 1e6, now_s)
+                rows, service_s = max(1, reply.batch_rows), reply.service_us / 1e6
+                waiting.replica.service.observe(rows, service_s, now_s)
+                waiting.replica.window.add(rows, service_s)
             if not waiting.future.done():
                 waiting.future.set_result(reply)
         if last is not None:

@@ -11,6 +11,7 @@ from partywall.domain.models import Model, Signature, Version
 from partywall.domain.placements import Placement
 from partywall.domain.service_time import ServiceTime
 from partywall.v1 import agent_link_pb2
+from router.gateway.service_window import ServiceWindow
 from router.gateway.tensors import RequestCheck
 from router.policy.shifting import Shift
 
@@ -49,6 +50,11 @@ class Replica:
     agent_queued_rows: int = 0
     foreign_rows: int = 0
     """Rows that other processes of this router have waiting there, as of the agent's last report."""
+    window: ServiceWindow = field(default_factory=ServiceWindow)
+    """Service times since live correction last looked."""
+    slowdown_factor: float = 1.0
+    """By how much a batch may take longer than batches lately took, by the bound on what neighbours cost; 1.0 without
+    a profile."""
 
     @property
     def ready(self) -> bool:

@@ -31,6 +31,11 @@ class ReplicaLoad(Protocol):
     @property
     def shared_backlog_s(self) -> float: ...
 
+    @property
+    def slowdown_factor(self) -> float:
+        """By how much a batch may take longer than batches lately took, at the bound on what neighbours cost."""
+        ...
+
 
 R = TypeVar("R", bound=ReplicaLoad)
 
@@ -53,10 +58,17 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int) -> float:
         full, rest = divmod(replica.outstanding_rows + rows, batch)
     else:
         full, rest, batch = replica.outstanding_requests, rows, rows
-    seconds = full * service.upper_s(batch) if full else 0.0
+    factor = replica.slowdown_factor
+    seconds = full * _upper_s(service, batch, factor) if full else 0.0
     if rest:
-        seconds += service.upper_s(rest)
+        seconds += _upper_s(service, rest, factor)
     return seconds + replica.shared_backlog_s
+
+
+def _upper_s(service: ServiceTime, rows: int, factor: float) -> float:
+    """The greater of two bounds: what batches lately scattered, and what neighbours may still add to their mean."""
+    upper_s = service.upper_s(rows)
+    return upper_s if factor <= 1.0 else max(upper_s, factor * service.mean_s(rows))
 
 
 @dataclass(frozen=True, slots=True)

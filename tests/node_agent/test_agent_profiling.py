@@ -14,7 +14,7 @@ from worker_support import response_arrays, spawn, writable_for_coverage, zygote
 from isolation.interference.rounds import QUICK
 from isolation.sandbox import SandboxPolicy
 from node_agent.artifacts import Artifacts
-from node_agent.profiling import Profiler, cores_busy, device_type
+from node_agent.profiling import Profiler, cores_busy
 from node_agent.profiling_inputs import make_request
 from node_agent.worker.probe import BUSY, PERIOD, UNITS
 from node_agent.workers import Batch, WorkItem
@@ -22,6 +22,7 @@ from node_agent.zygote.client import ZygoteClient
 from partywall.client.operations import infer_request
 from partywall.domain.fleet import Device, DeviceKind, Partition
 from partywall.domain.models import Signature, TensorSpec
+from partywall.domain.profiles import device_type
 from partywall.errors import InvalidInput, Unsupported
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2, models_pb2, worker_pb2

@@ -20,6 +20,7 @@ class Load:
     max_batch: int = 1
     service: ServiceTime = field(default_factory=ServiceTime)
     shared_backlog_s: float = 0.0
+    slowdown_factor: float = 1.0
 
 
 def load(service_s: float, waiting: int = 0, max_batch: int = 1, at_s: float = 0.0) -> Load:

@@ -9,7 +9,7 @@ import typer
 from partywall.cli.options import command
 from partywall.cli.output import Printer
 from partywall.cli.remote.models import Tenant
-from partywall.cli.remote.rows import decision_row, model_row, request_row
+from partywall.cli.remote.rows import decision_row, model_row, request_row, slowdown_row
 from partywall.cli.session import Connection, Session
 from partywall.client.flow import FLEET, MODELS
 from partywall.client.views import model_info
@@ -112,10 +112,15 @@ def _explain_model(printer: Printer, connection: Connection, name: str) -> None:
     answer = connection.call(MODELS["ExplainModel"], request, idempotent=True)
     model = model_row(model_info(answer.model))
     rows = [decision_row(decision) for decision in answer.decisions]
+    slowdowns = [slowdown_row(one) for one in answer.slowdowns]
     if printer.json:
-        printer.record({"model": model, "decisions": rows})
+        printer.record({"model": model, "decisions": rows, "slowdowns": slowdowns})
         return
     printer.record({key: value for key, value in model.items() if key != "versions"})
+    if slowdowns:
+        columns = {"version": "VERSION", "node": "NODE", "share_percent": "SHARE %", "neighbours": "BUSY NEIGHBOURS"}
+        columns |= {"predicted": "PREDICTED", "observed": "OBSERVED", "bound": "BOUND", "basis": "BASIS"}
+        printer.rows(slowdowns, {**columns, "wants_profile": "WANTS PROFILE"}, empty="")
     if not rows:
         printer.note("no decisions recorded yet")
     for row in rows:

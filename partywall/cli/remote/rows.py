@@ -107,6 +107,21 @@ def _tensors(signature: Signature | None, side: str) -> list[dict[str, Any]]:
     return [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in tensors]
 
 
+def slowdown_row(slowdown: models_pb2.Slowdown) -> dict[str, Any]:
+    """Service time beside neighbours / alone; null where nothing is known."""
+    return {
+        "version": slowdown.version,
+        "node": slowdown.node,
+        "share_percent": slowdown.share_percent,
+        "neighbours": list(slowdown.neighbours),
+        "predicted": round(slowdown.predicted, 4),
+        "observed": round(slowdown.observed, 4) or None,
+        "bound": round(slowdown.bound, 4) or None,
+        "basis": slowdown.basis,
+        "wants_profile": slowdown.wants_profile,
+    }
+
+
 def partition_row(partition: fleet_pb2.Partition) -> dict[str, Any]:
     return {
         "id": partition.id,

@@ -1,0 +1,270 @@
+"""Slowdowns of the replicas that stand now: predicted from profiles, corrected by the replies, turned into a bound.
+
+The request's road adds one number per batch (`service_window`); everything else happens here, every `period_s`, on
+the control plane's time. Per replica and period: how busy were its neighbours on the device (service seconds /
+period), what slowdown do the profiles predict beside them, and what did its own batches take against their solo?
+
+Live inputs are not the profiler's: longer texts, other batches. So batches that ran while no neighbour was busy tell
+how much work this traffic is (`workload`), and slowdowns are measured against that. What is left is the residual of
+(victim, busy neighbours, isolation), which `LiveCorrector` shrinks, forgets and watches. Without a profile nothing is
+corrected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from isolation.interference.activity import MAX_NEIGHBOURS, predict_active
+from isolation.interference.direct import DirectModel
+from isolation.interference.live import LiveCorrector, Setting
+from isolation.interference.model import Basis, Prediction, Predictor
+from partywall.domain.fleet import Device, PartitionKind
+from partywall.domain.placements import Placement
+from partywall.domain.profiles import Profile, Resident
+from router.gateway.replicas import Replica
+
+
+class Profiles(Protocol):
+    """Profiles of versions; `router.control.profile_book.ProfileBook` is the real side."""
+
+    def profile(self, model_id: str, version: int, device_type: str) -> Profile | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionPolicy:
+    """Seconds between two looks, what counts as busy, and how fast the traffic's own work is forgotten.
+
+    `most` bounds the factor by which admission may lengthen a service time.
+    """
+
+    period_s: float = 2.0
+    busy: float = 0.02
+    smoothing: float = 0.3
+    workload_half_life_s: float = 600.0
+    least_batches: float = 3.0
+    most: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlowdownNow:
+    """What neighbours cost one replica, as of the last look. `observed` 0.0: no batch of it ran lately.
+
+    `predicted` is the profiles' word alone, `corrected` and `bound` after live traffic. `neighbours` were busy.
+    """
+
+    placement: Placement
+    share_percent: int
+    neighbours: tuple[Placement, ...]
+    predicted: float
+    corrected: float
+    bound: float
+    observed: float
+    basis: Basis
+    wants_profile: bool
+
+
+_ALONE = Prediction(1.0, 1.0, 0.0, Basis.PROFILES)
+
+
+@dataclass(slots=True)
+class _State:
+    """What is remembered of a replica: `busy` in the last period, `lately` smoothed over periods.
+
+    `workload` is a decaying mean of log(service / solo) without neighbours.
+    """
+
+    busy: float = 0.0
+    lately: float = 0.0
+    weight: float = 0.0
+    workload_sum: float = 0.0
+    observed: float = 0.0
+    now: SlowdownNow | None = None
+
+    @property
+    def workload(self) -> float:
+        """Shrunk to none by one look's worth of doubt."""
+        return self.workload_sum / (self.weight + 1.0) if self.weight else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """A replica with its profile and what its batches of the last period took."""
+
+    replica: Replica
+    state: _State
+    resident: Resident
+    profile: Profile | None
+    ratio: float | None
+
+
+@dataclass(slots=True)
+class Corrections:
+    """One look at the whole fleet per `tick`; answers are dictionary look-ups.
+
+    Attributes:
+        replicas: All replicas, as the membership has them.
+        devices: Devices of a node that is here.
+        profiles: Finished profiles.
+        device_type: How profiles name a device's type.
+        predictor: Makes a predictor of profiles by resident name.
+    """
+
+    replicas: Callable[[], Iterable[Replica]]
+    devices: Callable[[str], Sequence[Device]]
+    profiles: Profiles
+    device_type: Callable[[Device], str]
+    policy: CorrectionPolicy = field(default_factory=CorrectionPolicy)
+    corrector: LiveCorrector = field(default_factory=LiveCorrector)
+    predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
+    _states: dict[str, _State] = field(default_factory=dict)
+
+    def now(self, placement_id: str) -> SlowdownNow | None:
+        """As of the last look; None where no profile tells anything."""
+        state = self._states.get(placement_id)
+        return state.now if state is not None else None
+
+    def all_now(self) -> list[SlowdownNow]:
+        """Of every replica with a profile."""
+        return [s.now for s in self._states.values() if s.now is not None]
+
+    def tick(self, at_s: float) -> None:
+        """One look; `at_s` is monotonic time."""
+        groups: dict[tuple[str, str], list[_Standing]] = {}
+        alive: set[str] = set()
+        for replica in self.replicas():
+            placement = replica.placement
+            alive.add(placement.id)
+            device = next((d for d in self.devices(placement.node) if d.id == placement.partition.device_id), None)
+            if device is not None:
+                groups.setdefault((placement.node, device.id), []).append(self._look(replica, device))
+        for gone in self._states.keys() - alive:
+            del self._states[gone]
+        for standings in groups.values():
+            known = {s.resident.name: s.profile for s in standings if s.profile is not None}
+            model = self.predictor(known)
+            for standing in standings:
+                self._judge(standing, standings, model, at_s)
+
+    def new_profile(self, model_id: str, version: int) -> None:
+        """Residuals and workload against the old profile say nothing any more."""
+        name = _name(model_id, version)
+        self.corrector.forget([name])
+        for replica in self.replicas():
+            placement = replica.placement
+            if (placement.model_id, placement.version) == (model_id, version):
+                self._states.pop(placement.id, None)
+
+    def _look(self, replica: Replica, device: Device) -> _Standing:
+        policy, placement = self.policy, replica.placement
+        state = self._states.setdefault(placement.id, _State())
+        taken = replica.window.take()
+        seconds = sum(s for _, s in taken.values())
+        state.busy = min(seconds / policy.period_s, 1.0)
+        state.lately = max(state.busy, state.lately + policy.smoothing * (state.busy - state.lately))
+        share = share_of(placement, device)
+        profile = self.profiles.profile(placement.model_id, placement.version, self.device_type(device))
+        if profile is not None and not replica.service.known:
+            replica.service.seed(_solos_s(profile, share))
+        ratio = _ratio(taken, profile, share, policy.least_batches)
+        resident = Resident(_name(placement.model_id, placement.version), share)
+        return _Standing(replica, state, resident, profile, ratio)
+
+    def _judge(self, mine: _Standing, all_here: Sequence[_Standing], model: Predictor, at_s: float) -> None:
+        state, policy = mine.state, self.policy
+        if mine.profile is None:
+            state.now, mine.replica.slowdown_factor = None, 1.0
+            return
+        busy = self._busy_neighbours(mine, all_here)
+        active = {n.resident: n.state.busy for n in busy if n.state.busy >= policy.busy}
+        if mine.ratio is not None and not active:
+            self._learn_work(state, mine.ratio)
+        if not busy:
+            mine.replica.slowdown_factor = 1.0
+            self._show(mine, (), _ALONE, _ALONE)
+            return
+        setting = Setting(mine.resident, frozenset(n.resident for n in busy), mine.replica.placement.partition.kind)
+        if mine.ratio is not None and active:
+            state.observed = mine.ratio / math.exp(state.workload)
+            then = _beside(model, mine.resident, active)
+            if state.weight and then.basis is Basis.PROFILES:
+                self.corrector.observe(setting, then, state.observed, at_s)
+        predicted = _beside(model, mine.resident, {n.resident: n.state.lately for n in busy})
+        corrected = self.corrector.correct(setting, predicted, at_s)
+        self._show(mine, busy, predicted, corrected)
+        # Service times already hold what was observed: only what may come on top of it is added.
+        known = state.observed or corrected.slowdown
+        bound = corrected.upper if math.isfinite(corrected.upper) else known
+        mine.replica.slowdown_factor = min(max(bound / max(known, 1.0), 1.0), policy.most)
+
+    def _learn_work(self, state: _State, ratio: float) -> None:
+        """Batches that ran while nobody beside them did tell what this traffic asks for, against the profiler's."""
+        keep = 0.5 ** (self.policy.period_s / self.policy.workload_half_life_s)
+        state.weight = state.weight * keep + 1.0
+        state.workload_sum = state.workload_sum * keep + math.log(ratio)
+        state.observed = 1.0
+
+    def _busy_neighbours(self, mine: _Standing, all_here: Sequence[_Standing]) -> tuple[_Standing, ...]:
+        """Those of other workers: replicas of one worker take turns and are never beside each other."""
+        worker = mine.replica.placement.worker_id
+        others = [s for s in all_here if s.replica.placement.worker_id != worker and s.state.lately >= self.policy.busy]
+        by_resident = {s.resident: s for s in sorted(others, key=lambda s: s.state.lately)}
+        chosen = sorted(by_resident.values(), key=lambda s: s.state.lately, reverse=True)
+        return tuple(chosen[:MAX_NEIGHBOURS])
+
+    def _show(self, mine: _Standing, busy: Sequence[_Standing], predicted: Prediction, corrected: Prediction) -> None:
+        mine.state.now = SlowdownNow(
+            placement=mine.replica.placement,
+            share_percent=mine.resident.share_percent,
+            neighbours=tuple(n.replica.placement for n in busy),
+            predicted=predicted.slowdown,
+            corrected=corrected.slowdown,
+            bound=corrected.upper,
+            observed=mine.state.observed,
+            basis=predicted.basis,
+            wants_profile=mine.resident.name in self.corrector.wants_profile(),
+        )
+
+
+def share_of(placement: Placement, device: Device) -> int:
+    """Percent of the device's compute that a placement has."""
+    partition = placement.partition
+    if partition.kind is PartitionKind.CPUSET and device.compute_units:
+        return max(1, min(100, round(100 * len(partition.cores) / device.compute_units)))
+    return partition.share_percent or 100
+
+
+def _beside(model: Predictor, victim: Resident, busy: Mapping[Resident, float]) -> Prediction:
+    """The mean over who is busy at once; its deviation is told from the bound, two deviations up."""
+    found = predict_active(model, victim, busy)
+    mean, upper = found.mean, found.mean_upper
+    if not math.isfinite(upper):
+        return Prediction(mean, math.inf, 0.5, Basis.CONSTANT)
+    return Prediction(mean, upper, max(math.log(upper / mean) / 2.0, 1e-3), Basis.PROFILES)
+
+
+def _ratio(
+    taken: Mapping[int, tuple[float, float]], profile: Profile | None, share: int, least_batches: float
+) -> float | None:
+    """Seconds the batches took / seconds they take alone by the profile; None where too few ran."""
+    if profile is None or sum(count for count, _ in taken.values()) < least_batches:
+        return None
+    alone_s = 0.0
+    for rows, (count, _) in taken.items():
+        solo_ms = profile.solo_of(rows, share)
+        if solo_ms is None:
+            return None
+        alone_s += count * solo_ms / 1e3
+    return sum(seconds for _, seconds in taken.values()) / alone_s
+
+
+def _solos_s(profile: Profile, share: int) -> dict[int, float]:
+    sizes = {rows for rows, _ in profile.solo_at_ms} or {profile.batch}
+    found = {rows: profile.solo_of(rows, share) for rows in sizes}
+    return {rows: ms / 1e3 for rows, ms in found.items() if ms is not None}
+
+
+def _name(model_id: str, version: int) -> str:
+    return f"{model_id}:{version}"
