@@ -9,6 +9,9 @@ from collections.abc import MutableMapping, Sequence
 # A pool that exists before the fork is dead weight in the child or hangs it.
 THREAD_LIMITS = {
     "OMP_NUM_THREADS": "1",
+    # OpenMP's threads spin at their barriers unless told otherwise. Beside anything else on its cores a forward pass on
+    # two of them then takes forty times as long, and the spinning is noise to neighbours (benchmarks/openmp_wait.py).
+    "OMP_WAIT_POLICY": "PASSIVE",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
