@@ -110,6 +110,10 @@ class Profiler:
         ):
             record.runs.extend(earlier.runs)
         done = {run.key: dict(run.values) for run in record.runs}
+        for run in () if job.settings.restart else job.known:
+            if run.key not in done:
+                done[run.key] = dict(run.values)
+                record.runs.append(run)
         steps = plan.steps()
         for number, step in enumerate(steps, start=1):
             if step.key not in done:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import enum
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from machine import usage
 from models import Digits
+from slowdown import Sight, profile_models, watching
 from terminal import DemoError
 from tour import ACME, GLOBEX, GLOBEX_OBJECTIVE_MS, IMAGES_PER_REQUEST, MODEL_OF, Site
 
@@ -93,6 +94,8 @@ class Round:
     arms: dict[Arm, dict[str, Requests]]
     others: dict[Arm, float]
     """Share of the machine that other programs used meanwhile."""
+    sights: Mapping[str, Sequence[Sight]] = field(default_factory=dict)
+    """What the router said of slowdowns behind the walls, by tenant."""
 
 
 def _caution(others: float) -> str:
@@ -116,6 +119,10 @@ class Neighbours:
                 for _ in range(8)
             ],
         }
+
+    def profile(self) -> None:
+        """Has both models measured behind their walls, before anybody serves."""
+        profile_models(self._sites[Arm.WITH])
 
     async def calibrate(self) -> Calibration:
         """Warms both sites up, then measures each model alone behind its wall, before any quota is set."""
@@ -143,16 +150,22 @@ class Neighbours:
         order = (Arm.WITHOUT, Arm.WITH) if number % 2 == 0 else (Arm.WITH, Arm.WITHOUT)
         arms: dict[Arm, dict[str, Requests]] = {}
         others: dict[Arm, float] = {}
+        sights: Mapping[str, Sequence[Sight]] = {}
         for arm in order:
             before = usage()
             offered = {ACME: (times[ACME], objective_ms), GLOBEX: (times[GLOBEX], float(GLOBEX_OBJECTIVE_MS))}
-            done = await self._open(self._sites[arm], offered)
+            site = self._sites[arm]
+            watched = watching(site) if arm is Arm.WITH else contextlib.nullcontext()
+            async with watched as seen:
+                done = await self._open(site, offered)
+            if seen is not None:
+                sights = seen()
             arms[arm] = {r.name: r for r in done}
             others[arm] = usage().others_since(before)
             in_time = percent(float(in_time_mask(arms[arm][ACME]).mean()))
             counts = f"{len(times[ACME])} of acme beside {len(times[GLOBEX])} of globex"
             say(f"  {arm:<13} {counts}: {in_time} in time{_caution(others[arm])}")
-        return Round(objective_ms, order, solo, arms, others)
+        return Round(objective_ms, order, solo, arms, others, sights)
 
     async def _open(self, site: Site, offered: dict[str, tuple[FloatArray, float | None]]) -> Sequence[Requests]:
         deadlines = {ACME: _ACME_DEADLINE_S, GLOBEX: _GLOBEX_DEADLINE_S}

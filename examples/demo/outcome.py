@@ -9,6 +9,7 @@ import numpy as np
 from noise import Arm, Calibration, Round
 from rich import box
 from rich.table import Table
+from slowdown import SlowdownRow, slowdown_rows
 from tour import ACME, GLOBEX
 
 from loadgen.report import ClientReport, client_report, in_time_mask, number, percent
@@ -57,6 +58,8 @@ class Outcome:
     """How late the load generator itself was in the arms."""
     requests: dict[str, Requests]
     """Acme's requests of all rounds, by arm: what the curves show."""
+    slowdowns: tuple[SlowdownRow, ...] = ()
+    """What each tenant's model lost beside the other behind the walls: predicted from profiles, and measured."""
 
     def row(self, tenant: str, arm: Arm) -> Row:
         """The row of a tenant in an arm."""
@@ -85,7 +88,9 @@ def summarise(plan: Calibration, rounds: Sequence[Round], solo_s: float) -> Outc
     requests |= {str(arm): concatenate([r.arms[arm][ACME] for r in rounds]) for arm in (Arm.WITHOUT, Arm.WITH)}
     client = client_report([part for r in rounds for arm in r.arms.values() for part in arm.values()])
     others = float(np.mean([share for r in rounds for share in r.others.values()]))
-    return Outcome(plan, len(rounds), tuple(r.objective_ms for r in rounds), tuple(rows), others, client, requests)
+    objectives = tuple(r.objective_ms for r in rounds)
+    slowdowns = slowdown_rows([r.sights for r in rounds])
+    return Outcome(plan, len(rounds), objectives, tuple(rows), others, client, requests, slowdowns)
 
 
 def misses(outcome: Outcome) -> list[str]:
@@ -138,6 +143,29 @@ def table(outcome: Outcome) -> Table:
         style = {Arm.WITH: "green", Arm.WITHOUT: "red"}.get(row.arm) if row.tenant == ACME else None
         last_of_tenant = row.tenant == ACME and row.arm is Arm.WITH
         out.add_row(*(cells(row)[i] for i in shown), style=style, end_section=last_of_tenant)
+    return out
+
+
+SLOWDOWN_HEADER = ("model of", "beside", "predicted", "measured", "bound", "samples")
+
+
+def slowdown_cells(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Rows of text in the order of `SLOWDOWN_HEADER`; slowdowns are service time beside the other / alone."""
+    other = {ACME: GLOBEX, GLOBEX: ACME}
+    return [
+        (r.tenant, other[r.tenant], f"{r.predicted:.2f}", f"{r.observed:.2f}", f"{r.bound:.2f}", str(r.samples))
+        for r in outcome.slowdowns
+    ]
+
+
+def slowdown_table(outcome: Outcome) -> Table:
+    """Predicted and measured side by side."""
+    caption = "service time beside the other / alone; predicted from profiles, measured from replies; medians"
+    out = Table(title="Slowdown behind the walls", caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(SLOWDOWN_HEADER):
+        out.add_column(name, justify="left" if i < _TEXT_COLUMNS else "right", no_wrap=True)
+    for row in slowdown_cells(outcome):
+        out.add_row(*row)
     return out
 
 

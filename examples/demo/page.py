@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from noise import Arm
-from outcome import HEADER, Outcome, cells, objective_line, quota_line
+from outcome import HEADER, SLOWDOWN_HEADER, Outcome, cells, objective_line, quota_line, slowdown_cells
 from tour import ACME
 
 from loadgen.drawing import MUTED, css_variables, drawing, legend, series_colour
@@ -21,6 +21,10 @@ from loadgen.results import Requests
 _LEAD = (
     "Tenant acme embeds sentences; tenant globex floods the machine with images. The same arrivals were sent to two "
     "instances: one where both share a worker, and one where each has its partition and globex a quota."
+)
+_SLOWDOWN_NOTE = (
+    "Service time beside the other / alone: predicted from the profiles, measured from the replies of this run, and "
+    "the bound that admission uses; medians."
 )
 _ORDER = (Arm.SOLO, Arm.WITHOUT, Arm.WITH)
 
@@ -40,6 +44,8 @@ def write_page(outcome: Outcome, settings: Mapping[str, object], path: Path) -> 
         f'<div class="cards">{cards}</div>',
         section("Figures", grid(HEADER, [cells(r) for r in outcome.rows], texts=2)),
         f'<p class="muted">{escape(objective_line(outcome))}; {escape(quota_line(outcome))}.</p>',
+        section("Slowdown behind the walls", grid(SLOWDOWN_HEADER, slowdown_cells(outcome), texts=2)),
+        f'<p class="muted">{_SLOWDOWN_NOTE}</p>',
         section(
             "Latency of acme",
             figure(
@@ -80,6 +86,7 @@ def write_results(outcome: Outcome, settings: Mapping[str, object], path: Path) 
         "client": asdict(outcome.client),
         "objectives_ms": outcome.objectives_ms,
         "rows": [asdict(row) for row in outcome.rows],
+        "slowdowns": [asdict(row) for row in outcome.slowdowns],
     }
     path.write_text(json.dumps(body, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -20,7 +20,7 @@ import tour
 import uvloop
 from instance import Instance
 from noise import QUOTA_BURST, ROUNDS, SOLO_S, Arm, Calibration, Neighbours, Round
-from outcome import Outcome, misses, objective_line, quota_line, summarise, table
+from outcome import Outcome, misses, objective_line, quota_line, slowdown_table, summarise, table
 from page import write_figure, write_page, write_results
 from terminal import DemoError, Terminal
 
@@ -69,6 +69,8 @@ def _demo(terminal: Terminal, folder: Path, options: argparse.Namespace) -> Outc
 
 
 def _measure(terminal: Terminal, neighbours: Neighbours, walls: Instance, options: argparse.Namespace) -> Outcome:
+    terminal.step("What they will cost each other: each model is measured beside probes of memory and cache")
+    neighbours.profile()
     terminal.step("Each model alone behind its wall")
     plan: Calibration = uvloop.run(neighbours.calibrate())
     terminal.say(
@@ -98,6 +100,8 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
     write_results(outcome, settings, options.out / "results.json")
     terminal.step("What came out")
     terminal.console.print(table(outcome))
+    if outcome.slowdowns:
+        terminal.console.print(slowdown_table(outcome))
     terminal.say(objective_line(outcome))
     terminal.say(quota_line(outcome))
     terminal.say(f"report: {options.out / 'report.html'}, figures: {options.out / 'results.json'}")

@@ -36,10 +36,10 @@ class Load(Protocol):
 
 
 class StreamLoad:
-    """Memory bandwidth: copies a block of an array far larger than any cache, the next block each time."""
+    """Memory bandwidth: copies from one array to another, together four caches large, the next block each time."""
 
     def __init__(self, llc_bytes: int = DEFAULT_LLC_BYTES, block_bytes: int = 4 << 20) -> None:
-        size = max(8 * llc_bytes, 2 * block_bytes)
+        size = max(2 * llc_bytes, 2 * block_bytes)
         self._source: NDArray[np.uint8] = np.ones(size, dtype=np.uint8)
         self._target: NDArray[np.uint8] = np.zeros(size, dtype=np.uint8)
         self._block = block_bytes
@@ -62,11 +62,11 @@ class CacheLoad:
 
 
 class RandomLoad:
-    """Memory latency: gathers at random over an array far larger than the cache (fixed seed)."""
+    """Memory latency: gathers at random over an array of four caches (fixed seed)."""
 
     def __init__(self, llc_bytes: int = DEFAULT_LLC_BYTES, gathers: int = 1 << 14) -> None:
         rng = np.random.default_rng(0)
-        self._values: NDArray[np.int64] = np.ones(llc_bytes, dtype=np.int64)
+        self._values: NDArray[np.int64] = np.ones(llc_bytes // 2, dtype=np.int64)
         self._places: NDArray[np.int64] = rng.integers(0, len(self._values), gathers)
 
     def unit(self) -> None:

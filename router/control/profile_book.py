@@ -27,6 +27,7 @@ from router.control.state import Change
 log = structlog.get_logger(__name__)
 
 PURPOSE = "profile"
+PROBE_PREFIX = "probe:"
 _KEY_CHARACTERS = 120
 Key = tuple[str, int, str]
 """(model id, version, type of device as it stands in the store's key)"""
@@ -60,6 +61,17 @@ class ProfileBook:
     def profile(self, model_id: str, version: int, device_type: str) -> Profile | None:
         """The finished profile of a version on a type of device."""
         return self._profiles.get((model_id, version, device_key(device_type)))
+
+    def probe_runs(self, device_type: str, *, quick: bool) -> Sequence[pb.MeasuredRun]:
+        """Runs of probes beside themselves on a type of device, whoever's profile they were made for: newest last.
+
+        They tell of the device and of no tenant's model. Quick runs do not stand for full ones.
+        """
+        found: dict[str, pb.MeasuredRun] = {}
+        for record in sorted(self._records.values(), key=lambda r: r.at.ToNanoseconds()):
+            if record.device_type == device_type and record.settings.startswith("quick") == quick:
+                found.update({run.key: run for run in record.runs if run.key.startswith(PROBE_PREFIX)})
+        return list(found.values())
 
     @property
     def profiles(self) -> Sequence[tuple[Key, Profile]]:

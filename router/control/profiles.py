@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from partywall.domain.models import Version
+from partywall.domain.profiles import device_type
 from partywall.domain.tenants import Tenant
 from partywall.errors import NotReady, PartywallError, PermissionDenied, Reason
 from partywall.v1 import agent_link_pb2 as link
@@ -176,6 +177,7 @@ class ProfileJobs:
                 partition=convert.partition_to_proto(target.partition),
             ),
             settings=settings,
+            known=self._book.probe_runs(device_type(target.device), quick=settings.quick),
             earlier=next((r for r in records if not r.HasField("profile") and r.node == target.session.node), None),
         )
 

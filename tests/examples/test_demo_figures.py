@@ -66,9 +66,17 @@ def outcome_of(
                 },
             },
             others={arm.WITH: others, arm.WITHOUT: others},
+            sights={"acme": [demo("slowdown").Sight(1.1, 1.4, observed) for observed in (1.2, 1.1, 1.3)]},
         )
     ] * 3
     return demo("outcome").summarise(plan, rounds, noise.SOLO_S)
+
+
+def test_predicted_and_measured_slowdowns_stand_side_by_side(demo: Any) -> None:
+    outcome = outcome_of(demo)
+    (row,) = outcome.slowdowns
+    assert (row.tenant, row.predicted, row.observed, row.samples) == ("acme", 1.1, 1.2, 9)
+    assert demo("outcome").slowdown_cells(outcome) == [("acme", "globex", "1.10", "1.20", "1.40", "9")]
 
 
 def test_the_picture_shows(demo: Any) -> None:

@@ -180,6 +180,18 @@ async def test_a_failed_job_goes_on_where_it_stopped(world: World, ports: Ports)
     assert [run.key for run in fleet.sent[1].earlier.runs] == ["@50x1"]
 
 
+async def test_probes_are_measured_once_for_a_type_of_device(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    theirs = record()
+    own = "probe:llc:1.0@50+probe:llc:1.0@50"
+    theirs.runs.add(key=own, values={"probe_slowdown": 2.0})
+    await fleet.book.put(live(world, "globex"), theirs)
+    await fleet.start(settings=pb.ProfileSettings(quick=True))
+    assert [run.key for run in fleet.sent[0].known] == [own], "the probe's run, and nothing of the other tenant's model"
+    assert not fleet.book.probe_runs("CPU x2", quick=False)
+
+
 async def test_a_cancelled_job_is_told_to_the_agent(world: World, ports: Ports) -> None:
     fleet = Fleet(world)
     await fleet.stand("acme")
