@@ -5,7 +5,8 @@ share and layout are one *class*: its members are resident in all of them and a 
 a class of k partitions is a queue with k servers. Small partitions give more servers and less idle width; they cost
 solo latency and neighbours' noise. Which wins depends on the objectives, so every cut of at most two layouts is tried:
 members are put greedily, heaviest first, where `waiting` expects the fewest misses, and moved or exchanged while that
-helps. Pure.
+helps. Predictions of neighbours can be wrong where their absence cannot: of the cuts that are expected to be good
+enough the one with the fewest partitions is taken, and only if there is none, the one with the fewest misses. Pure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from router.policy.waiting import CutDemand, Layout, NeighbourCost, WaitEstimate
 LAYOUTS: tuple[Layout, ...] = ((100,), (50, 50), (75, 25), (60, 40), (50, 25, 25), (25, 25, 25, 25))
 REFINED = 4
 """Cuts whose members are also moved; the others are judged by their greedy members."""
+GOOD_ENOUGH = 0.995
+"""Expected attainment from which fewer partitions count for more than fewer misses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,9 @@ def plan_cut(
     memory_gb: float,
     cost: NeighbourCost,
     layouts: Sequence[Layout] = LAYOUTS,
+    enough: float = GOOD_ENOUGH,
 ) -> CutPlan:
-    """The cut and members with the fewest expected misses. All models must be allowed to share partitions.
+    """The cut and its members. All models must be allowed to share partitions.
 
     Raises:
         InvalidInput: No demand, no device, or a layout that is more than a device.
@@ -69,15 +73,16 @@ def plan_cut(
         if not layout or sum(layout) > 100 or list(layout) != sorted(layout, reverse=True):
             raise InvalidInput(f"layout {layout} must fall and sum to at most 100 %", fields={"field": "layouts"})
     estimate = WaitEstimate(demands, memory_gb, cost)
-    tried: list[tuple[float, int, _Trial]] = []
+    tried = []
     for counts in _compositions(devices, len(layouts)):
-        used = [(layout, n) for layout, n in zip(layouts, counts, strict=True) if n]
-        trial = _Trial(estimate, used)
-        tried.append((trial.greedy(), len(tried), trial))
-    tried.sort(key=lambda entry: entry[:2])
-    refined = sorted(((trial.refine(), at, trial) for _, at, trial in tried[:REFINED]), key=lambda entry: entry[:2])
-    second = refined[1][2] if len(refined) > 1 else None
-    return refined[0][2].plan(second)
+        trial = _Trial(estimate, [(layout, n) for layout, n in zip(layouts, counts, strict=True) if n])
+        trial.greedy()
+        tried.append(trial)
+    tried.sort(key=_Trial.misses)
+    for trial in tried[:REFINED]:
+        trial.refine()
+    tried.sort(key=lambda trial: (trial.partitions if trial.attained() >= enough else 10**9, trial.misses()))
+    return tried[0].plan(tried[1] if len(tried) > 1 else None)
 
 
 def _compositions(total: int, parts: int) -> list[tuple[int, ...]]:
@@ -103,15 +108,19 @@ class _Trial:
         ]
         self._member = [-1] * len(estimate.rate)
 
-    def greedy(self) -> float:
-        """Heaviest first, each where the misses of all placed so far are fewest; gives misses per second."""
+    @property
+    def partitions(self) -> int:
+        """Of all devices together."""
+        return sum(len(layout) * count for layout, count in self._used)
+
+    def greedy(self) -> None:
+        """Heaviest first, each where the misses of all placed so far are fewest."""
         widest = max(share for _, share in self._class_of)
         weight = self._estimate.rate * self._estimate.solo_s(widest)
         for model in np.argsort(-weight, kind="stable").tolist():
             self._put_best(model)
-        return self.misses()
 
-    def refine(self) -> float:
+    def refine(self) -> None:
         """Moves one model at a time, then exchanges two, while that helps."""
         best = self.misses()
         while True:
@@ -121,7 +130,7 @@ class _Trial:
             for one, other in itertools.combinations(range(len(self._member)), 2):
                 best = self._exchange(one, other, best)
             if best >= before * (1 - 1e-6):
-                return best
+                return
 
     def _exchange(self, one: int, other: int, best: float) -> float:
         held = self._member
