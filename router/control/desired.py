@@ -54,9 +54,11 @@ class DesiredState:
             except PartywallError as error:
                 log.exception("data key cannot be unwrapped", placement=placement.id, reason=error.reason.value)
                 return None
+        replica = self._membership.replicas_by_id[placement.id]
+        replica.weight = tenant.quota.weight
         return link.PlacementSpec(
             placement_id=placement.id,
-            handle=self._membership.replicas_by_id[placement.id].handle,
+            handle=replica.handle,
             tenant_id=tenant.id,
             tenant=tenant.name,
             model=entry.model.name,

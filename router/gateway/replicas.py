@@ -13,6 +13,7 @@ from partywall.domain.service_time import ServiceTime
 from partywall.v1 import agent_link_pb2
 from router.gateway.service_window import ServiceWindow
 from router.gateway.tensors import RequestCheck
+from router.policy.routing import TenantBacklog, fair_backlog_s
 from router.policy.shifting import Shift
 
 
@@ -33,6 +34,9 @@ class Session(Protocol):
         ...
 
 
+_NOTHING = TenantBacklog(0.0, 0.0)
+
+
 @dataclass(slots=True)
 class Replica:
     """One placement with what is known of it now. Mutable: it is updated on every request and reply."""
@@ -46,7 +50,9 @@ class Replica:
     max_batch: int = 1
     service: ServiceTime = field(default_factory=ServiceTime)
     peers: tuple[Replica, ...] = ()
-    """Other replicas of the same worker: their work runs before ours."""
+    """Other replicas of the same worker: of their tenant's work before ours, of others' what the fair queue lets by."""
+    weight: float = 1.0
+    """Of the tenant in the agent's fair queue."""
     agent_queued_rows: int = 0
     foreign_rows: int = 0
     """Rows that other processes of this router have waiting there, as of the agent's last report."""
@@ -62,12 +68,23 @@ class Replica:
 
     @property
     def shared_backlog_s(self) -> float:
-        seconds = self._seconds(self, self.foreign_rows) if self.foreign_rows else 0.0
+        same_s = self._seconds(self, self.foreign_rows) if self.foreign_rows else 0.0
+        others: dict[str, TenantBacklog] = {}
         for peer in self.peers:
             rows = peer.outstanding_rows + peer.foreign_rows
-            if rows:
-                seconds += self._seconds(peer, rows)
-        return seconds
+            if not rows:
+                continue
+            seconds, tenant = self._seconds(peer, rows), peer.placement.tenant_id
+            if tenant == self.placement.tenant_id:
+                same_s += seconds
+            else:
+                batch_s = peer.service.mean_s(min(max(1, peer.max_batch), rows))
+                known = others.get(tenant, _NOTHING)
+                others[tenant] = TenantBacklog(known.backlog_s + seconds, max(known.batch_s, batch_s), peer.weight)
+        if not others:
+            return same_s
+        own_s = same_s + self._seconds(self, self.outstanding_rows + 1)
+        return same_s + fair_backlog_s(own_s, others.values(), self.weight)
 
     @staticmethod
     def _seconds(replica: Replica, rows: int) -> float:

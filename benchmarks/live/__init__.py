@@ -1,0 +1,1 @@
+"""Benchmarks that drive a real `partywall up` on the CPU device."""
