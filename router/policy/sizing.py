@@ -8,6 +8,7 @@ the objective leaves after one batch and its gathering. All models at once, in a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,15 @@ def _enough(
     with np.errstate(over="ignore", invalid="ignore"):
         tail = rho * np.exp(-2 * (1 - rho) * left / (variation * latency_s / batch))
         return (rho < 1) & (left >= 0) & (tail <= miss)
+
+
+def miss_probability(latency_s: float, batch: int, rate_per_s: float, cv: float, objective_s: float) -> float:
+    """The part of one model's requests that comes too late, by the bound of `_enough`; 1.0 beyond its range."""
+    rho = rate_per_s * latency_s / batch
+    left = objective_s - latency_s - (batch - 1) / max(rate_per_s, 1e-9)
+    if rho >= 1 or left < 0:
+        return 1.0
+    return min(1.0, rho * math.exp(-2 * (1 - rho) * left / (max(cv, 0.2) ** 2 * latency_s / batch)))
 
 
 def _least_share(
