@@ -54,6 +54,8 @@ async def _main(settings: RouterSettings) -> int:
     ]
     if rank.leads:
         tasks.append(asyncio.create_task(parts.profiles.run()))
+    if parts.planner is not None:
+        tasks.append(asyncio.create_task(parts.planner.run()))
     if rank.alone:
         # One of several processes sees a part of the replies only, and would take busy neighbours for idle ones.
         tasks.append(asyncio.create_task(parts.slowdowns.run()))

@@ -20,6 +20,7 @@ from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
+from router.control.planning import Counters, LivePlanner
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
@@ -42,6 +43,8 @@ from router.gateway.throttle import Limits, Throttle
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
+from router.policy.scaling import ScalingLimits
+from router.policy.triggers import TriggerSettings
 from router.settings import RouterSettings
 from router.siblings import Siblings
 
@@ -141,6 +144,8 @@ class Parts:
     profile_book: ProfileBook
     profiles: ProfileJobs
     slowdowns: Slowdowns
+    planner: LivePlanner | None
+    """None where this process does not see every request (one of several, --no-metrics)."""
 
 
 async def build(settings: RouterSettings) -> Parts:
@@ -233,6 +238,7 @@ async def build(settings: RouterSettings) -> Parts:
         profile_book,
         profiles,
         slowdowns,
+        _planner(settings, reconciler, statistics),
     )
 
 
@@ -243,6 +249,18 @@ def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:
     if rank.folder is None:
         return Throttle(clock)
     return SharedThrottle(clock, QuotaBook(rank.folder, rank.index, rank.count))
+
+
+def _planner(settings: RouterSettings, reconciler: Reconciler | None, statistics: Statistics) -> LivePlanner | None:
+    """Where this process sees every request; one of several would take a part of the load for all of it."""
+    if reconciler is None or not settings.metrics or not settings.rank.alone:
+        return None
+
+    def counts(tenant_id: str, model: str, version: int) -> Counters | None:
+        return statistics.models.get((tenant_id, model, version))
+
+    limits = ScalingLimits(most=settings.max_replicas, triggers=TriggerSettings(hold_s=settings.merge_after_s))
+    return LivePlanner(reconciler.scene, counts, limits, reconciler.kick, apply=settings.planner)
 
 
 async def _next_epoch(catalog: Catalog) -> int:

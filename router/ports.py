@@ -170,7 +170,9 @@ def _public_server(
 
 def fleet_service(parts: Parts, reconciler: Reconciler) -> FleetService:
     scene, manoeuvres = reconciler.scene, reconciler.manoeuvres
-    return FleetService(parts.control, parts.membership, parts.enrolment, scene, Partitions(scene, manoeuvres))
+    return FleetService(
+        parts.control, parts.membership, parts.enrolment, scene, Partitions(scene, manoeuvres), parts.planner
+    )
 
 
 def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> grpc.aio.Server:

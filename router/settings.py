@@ -62,6 +62,12 @@ class RouterSettings:
     """Gather the link's messages under load; off: each is a frame of its own."""
     overcommit: bool = True
     """Time-share cores between partitions when none is free; off: such a model waits (NO_PLACE)."""
+    planner: bool = True
+    """Give models more replicas when they need them, and take them away again."""
+    max_replicas: int = 4
+    """Of one model."""
+    merge_after_s: float = 120.0
+    """How long a replica must have been superfluous before it goes."""
     heartbeat_s: float = 1.0
     dead_after_s: float = 2.6
     """Silence after which an agent is taken as dead; with the watch period this stays below 3 s."""

@@ -95,7 +95,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A tenant's model under its own plain name. `live` 0: no version is live."""
+    """A tenant's model under its own plain name. `live` 0: no version is live. `replicas` of the live version."""
 
     id: str
     tenant_id: str
@@ -103,3 +103,4 @@ class Model:
     live: int = 0
     previous: int = 0
     rev: int = 0
+    replicas: int = 1

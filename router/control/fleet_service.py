@@ -13,6 +13,8 @@ from router.control.explain import all_decisions
 from router.control.kinds import Stored
 from router.control.partition_views import event_view, outcome_view, use_view
 from router.control.partitions import Partitions
+from router.control.plan_views import preview_view
+from router.control.planning import LivePlanner
 from router.control.scene import Scene
 from router.control.views import FleetView, node_views, placement_view
 from router.policy.retarget import Change
@@ -24,13 +26,20 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     """The operator's port only."""
 
     def __init__(
-        self, control: Control, fleet: FleetView, enrolment: Enrolment, scene: Scene, partitions: Partitions
+        self,
+        control: Control,
+        fleet: FleetView,
+        enrolment: Enrolment,
+        scene: Scene,
+        partitions: Partitions,
+        planner: LivePlanner | None = None,
     ) -> None:
         self._control = control
         self._fleet = fleet
         self._enrolment = enrolment
         self._scene = scene
         self._partitions = partitions
+        self._planner = planner
 
     async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:  # noqa: N802
         catalog = self._control.catalog
@@ -102,3 +111,14 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         events = [one for one in self._control.catalog.events() if request.node in ("", one.node)]
         shown = events[: request.limit or DEFAULT_EVENTS]
         return fleet_pb2.ListEventsResponse(events=[event_view(one) for one in shown])
+
+    async def PreviewPlan(  # noqa: N802
+        self, request: fleet_pb2.PreviewPlanRequest, context: Any
+    ) -> fleet_pb2.PreviewPlanResponse:
+        if self._planner is None:
+            raise NotReady(
+                "this router process does not see every request (--no-metrics, or one of several --processes), so it "
+                "plans nothing; start it without that",
+                reason=Reason.WRONG_STATE,
+            )
+        return preview_view(self._control.catalog, self._planner.preview(), enabled=self._planner.enabled)

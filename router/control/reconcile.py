@@ -20,6 +20,7 @@ from router.control.membership import Membership
 from router.control.passes.nodes import record_nodes
 from router.control.passes.observed import record_observed, release_previous
 from router.control.passes.placing import place_missing
+from router.control.passes.replicas import match_replicas
 from router.control.passes.retire import MOVE_AFTER_S, retire
 from router.control.scene import Scene
 from router.policy.placement import Operator
@@ -86,6 +87,7 @@ class Reconciler:
         await self.manoeuvres.advance()
         await retire(scene, self.manoeuvres, self._move_after_s)
         await place_missing(scene)
+        await match_replicas(scene)
         await record_observed(scene)
         await release_previous(scene)
         scene.membership.set_placements(scene.catalog.placements())

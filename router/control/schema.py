@@ -103,6 +103,7 @@ Table(
     Column("name", NAME, nullable=False),
     Column("live", BigInteger, nullable=False),
     Column("previous", BigInteger, nullable=False),
+    Column("replicas", BigInteger, nullable=False, server_default="1"),
     _rev(),
     _to_tenant(),
     UniqueConstraint("tenant_id", "name"),

@@ -104,7 +104,7 @@ class Dispatcher:
             # An unknown name is a caller's text: it must not become a label.
             self._statistics.refused(tenant.name, model if route is not None else "", error)
             if route is not None:
-                self._statistics.failed(tenant.id, model, route.version.number, elapsed_s)
+                self._statistics.failed(tenant.id, model, route.version.number, elapsed_s, error)
             raise
         finally:
             self._statistics.in_flight -= 1

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from partywall.errors import PartywallError
+from partywall.errors import PartywallError, Reason
 from partywall.v1 import agent_link_pb2
 
 _LATENCY_BUCKETS_S = (
@@ -36,6 +36,17 @@ _LATENCY_BUCKETS_S = (
     30.0,
 )
 _BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_OF_CAPACITY = frozenset(
+    {
+        Reason.DEADLINE_UNREACHABLE,
+        Reason.QUEUE_FULL,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.NO_REPLICA,
+        Reason.WORKER_DIED,
+        Reason.AGENT_LOST,
+        Reason.DRAINING,
+    }
+)
 MAX_TENANT_LABELS = 200
 """Tenants beyond this many share the label `other`: label sets must stay bounded."""
 
@@ -47,12 +58,21 @@ class ModelCounters:
     success: int = 0
     success_ns: int = 0
     failed: int = 0
+    met: int = 0
+    """Answered within the objective."""
+    unserved: int = 0
+    """Ended with an error that more or quicker replicas could have prevented."""
     failed_ns: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
     executions: float = 0.0
     rows: int = 0
     last_ms: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Requests that could have been served: not those that were wrong or beyond the caller's own limit."""
+        return self.success + self.unserved
 
     def add(self, other: ModelCounters) -> None:
         """Adds what another process counted."""
@@ -61,7 +81,18 @@ class ModelCounters:
         self.last_ms = max(self.last_ms, other.last_ms)
 
 
-_SUMMED = ("success", "success_ns", "failed", "failed_ns", "queue_ns", "compute_ns", "executions", "rows")
+_SUMMED = (
+    "success",
+    "success_ns",
+    "failed",
+    "failed_ns",
+    "queue_ns",
+    "compute_ns",
+    "executions",
+    "rows",
+    "met",
+    "unserved",
+)
 
 
 class _Histogram:
@@ -137,6 +168,7 @@ class Statistics(Collector):
                 cell.missed += 1
         counters = self._counters(tenant_id, model, version)
         counters.success += 1
+        counters.met += not slo_ms or elapsed_s * 1e3 <= slo_ms
         counters.success_ns += int(elapsed_s * 1e9)
         counters.queue_ns += queue_us * 1000
         counters.compute_ns += service_us * 1000
@@ -150,10 +182,13 @@ class Statistics(Collector):
         reason = error.reason.value
         outcomes[reason] = outcomes.get(reason, 0) + 1
 
-    def failed(self, tenant_id: str, model: str, version: int, elapsed_s: float) -> None:
+    def failed(
+        self, tenant_id: str, model: str, version: int, elapsed_s: float, error: PartywallError | None = None
+    ) -> None:
         """One request that reached a version and ended with an error."""
         counters = self._counters(tenant_id, model, version)
         counters.failed += 1
+        counters.unserved += error is not None and error.reason in _OF_CAPACITY
         counters.failed_ns += int(elapsed_s * 1e9)
 
     def collect(self) -> Iterable[Metric]:
@@ -229,5 +264,7 @@ class NoStatistics(Statistics):
     def refused(self, tenant: str, model: str, error: PartywallError) -> None:
         """Does nothing."""
 
-    def failed(self, tenant_id: str, model: str, version: int, elapsed_s: float) -> None:
+    def failed(
+        self, tenant_id: str, model: str, version: int, elapsed_s: float, error: PartywallError | None = None
+    ) -> None:
         """Does nothing."""

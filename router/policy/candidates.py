@@ -35,6 +35,11 @@ def candidates(
     operator: Operator,
     new_id: Callable[[str], str],
 ) -> Iterable[Candidate]:
+    if want.apart:
+        alone = _own_ground(want, device, here, new_id)
+        if alone is not None:
+            yield Candidate(node.name, device, alone, new_id("worker"), "ground of its own for one more replica")
+        return
     mine = [s for s in here if s.resident.tenant_id == want.resident.tenant_id]
     if want.resident.policy is TrustPolicy.SHARED:
         workers = {s.placement.worker_id: s.placement for s in here if s.resident.policy is TrustPolicy.SHARED}
@@ -63,6 +68,22 @@ def _new_partition(
         return None, ""
     percent = max(1, round(100 * len(cores) / device.compute_units))
     return Partition(new_id("part"), PartitionKind.CPUSET, device.id, cores, percent, cap), note
+
+
+def _own_ground(want: Want, device: Device, here: Sequence[Standing], new_id: Callable[[str], str]) -> Partition | None:
+    """A partition of units that nobody has. On a CPU another one of that size stays free: for the next tenant."""
+    if any(s.placement.model_id == want.model_id and s.placement.version == want.version for s in here):
+        return None
+    cap = want.memory_quota_bytes or 0
+    if device.kind is DeviceKind.GPU or want.resident.policy is TrustPolicy.EXCLUSIVE:
+        return None if here else Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap)
+    taken = {core for s in here for core in s.placement.partition.cores or device.cores}
+    free = [core for core in sorted(device.cores) if core not in taken]
+    count = core_count(device, want.share_percent)
+    if len(free) < 2 * count:
+        return None
+    percent = max(1, round(100 * count / device.compute_units))
+    return Partition(new_id("part"), PartitionKind.CPUSET, device.id, tuple(free[:count]), percent, cap)
 
 
 def free_cores(

@@ -70,7 +70,7 @@ def place(
                 if best is None or verdict.predicted_finish_s < best.predicted_finish_s:
                     best = verdict
     if best is None:
-        return NoPlace(_summary(looked_at), False, tuple(looked_at))
+        return NoPlace(_summary(want, looked_at), False, tuple(looked_at))
     marked = tuple(_mark(a, best) for a in looked_at)
     return Chosen(
         best.node, best.partition, best.worker_id, best.clearance, best.predicted_finish_s, best.reason, marked
@@ -118,7 +118,9 @@ def _mark(alternative: Alternative, best: Chosen) -> Alternative:
     return Alternative(where, True, alternative.reason, alternative.predicted_finish_ms)
 
 
-def _summary(looked_at: Sequence[Alternative]) -> str:
+def _summary(want: Want, looked_at: Sequence[Alternative]) -> str:
+    if not looked_at and want.apart:
+        return "no device has compute units to spare for another replica"
     if not looked_at:
         return "no device has a free core, and cores may not be shared in time (--no-overcommit)"
     reasons = "; ".join(dict.fromkeys(a.reason for a in looked_at))

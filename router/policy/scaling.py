@@ -9,6 +9,7 @@ without a break for `TriggerSettings.hold_s`. Between the two lies the margin, s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,13 +19,17 @@ from router.policy.forecast import Forecaster, ForecastSettings
 from router.policy.sizing import MAX_REPLICAS, miss_probability
 from router.policy.triggers import Attainment, SavingWatch, Trigger, TriggerSettings
 
+RECENT_BINS = 5
+"""Seconds that are 'lately'."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScalingLimits:
     """What the scaler weighs. Times in seconds.
 
     `most` replicas of one model. `margin` on forecast and burstiness before a replica may go. The need must hold for
-    `confirm_s` before one is added without an objective at risk; after a change nothing happens for `settle_s`.
+    `confirm_s` before one is added without an objective at risk; after a change nothing happens for
+    `settle_s`, or until it is there, for `start_s` at most.
     Burstiness is taken over `dispersion_bins` seconds, as if `prior_bins` of a Poisson process had come before.
     `busy` is how much of its replicas' time a model must use before more of them can help an objective at risk.
     """
@@ -33,6 +38,7 @@ class ScalingLimits:
     margin: float = 1.3
     confirm_s: float = 10.0
     settle_s: float = 10.0
+    start_s: float = 120.0
     interval_s: float = 5.0
     dispersion_bins: int = 120
     prior_bins: int = 60
@@ -133,8 +139,10 @@ class FleetScaler:
 
     def _new(self, name: str) -> _Model:
         limits = self.limits
-        # A day of intervals as the season: 17,280 of five seconds.
-        forecast = Forecaster(ForecastSettings(season=max(1, round(86_400 / limits.interval_s))))
+        # A day of intervals as the season: 17,280 of five seconds. What was an error before the hold is no bound now.
+        season = max(1, round(86_400 / limits.interval_s))
+        errors = max(12, round(limits.triggers.hold_s / limits.interval_s))
+        forecast = Forecaster(ForecastSettings(season=season, quantile=0.9, remembered_errors=errors))
         bins: deque[int] = deque(maxlen=limits.dispersion_bins)
         made = _Model(Attainment(limits.triggers), SavingWatch(limits.triggers), forecast, bins)
         self._models[name] = made
@@ -143,16 +151,21 @@ class FleetScaler:
     def _rate(self, name: str) -> float:
         """Requests a second: the forecast's bound, or what came lately where that is more."""
         model = self._models[name]
-        lately = sum(model.bins) / max(1, len(model.bins))
+        last = list(model.bins)[-RECENT_BINS:]
+        lately = sum(last) / max(1, len(last))
         return max(model.forecast.next().upper / self.limits.interval_s, lately)
 
     def _burstiness(self, name: str) -> float:
-        """CV of the gaps, from the index of dispersion of counts: for a renewal process CV^2 = var / mean."""
+        """CV of the gaps, from the index of dispersion of counts: for a renewal process CV^2 = var / mean.
+
+        The variance is half the mean squared difference of neighbours (von Neumann, 1941): a rising rate is no burst.
+        """
         counts = self._models[name].bins
         mean = sum(counts) / max(1, len(counts))
         if mean <= 0 or len(counts) < 2:
             return 1.0
-        dispersion = sum((count - mean) ** 2 for count in counts) / (len(counts) - 1) / mean
+        steps = [b - a for a, b in itertools.pairwise(counts)]
+        dispersion = sum(step * step for step in steps) / len(steps) / 2 / mean
         prior = self.limits.prior_bins
         dispersion = (dispersion * len(counts) + prior) / (len(counts) + prior)
         return min(6.0, max(0.5, math.sqrt(dispersion)))
@@ -181,7 +194,8 @@ class FleetScaler:
         def say(replicas: int, reason: str, trigger: Trigger | None = None) -> Verdict:
             return Verdict(replicas, reason, trigger, rate, cv, need, options)
 
-        settling = now_s - model.changed_s < limits.settle_s or seen.ready < have
+        since_s = now_s - model.changed_s
+        settling = since_s < limits.settle_s or (seen.ready < have and since_s < limits.start_s)
         risk = model.attainment.at_risk(now_s)
         short = need > have
         model.short_since_s = (now_s if model.short_since_s is None else model.short_since_s) if short else None

@@ -22,6 +22,8 @@ class Want:
     share_percent: int = 0
     service_s: float = 0.0
     memory_quota_bytes: int | None = None
+    apart: bool = False
+    """One more replica of a version that serves: on compute units that nobody has, leaving some for the next tenant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,6 +328,14 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer):
         decision = models_pb2.Decision(id=request.id or "decision-9", kind="placement", tenant="acme", summary="placed")
         return fleet_pb2.ListFleetDecisionsResponse(decisions=[decision])
 
+    def PreviewPlan(self, _request: Any, context: Any) -> Any:  # noqa: N802
+        self.faults.check("PreviewPlan", context)
+        step = fleet_pb2.PlanStep(tenant="acme", model="echo", version=1, action="add", reason="the forecast asks")
+        step.replicas_now, step.replicas_planned, step.place = 1, 2, "n2/cpu (cpuset)"
+        step.expected_attainment = 0.9995
+        step.alternatives.add(choice="1 replica(s)", reason="expected attainment 0.5")
+        return fleet_pb2.PreviewPlanResponse(enabled=False, steps=[step], replicas_now=1, replicas_planned=2)
+
     def CreateJoinToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.faults.check("CreateJoinToken", context)
         answer = fleet_pb2.CreateJoinTokenResponse(bundle=f"bundle-{request.node}-{request.lifetime_s}")

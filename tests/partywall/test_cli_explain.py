@@ -76,3 +76,21 @@ def test_tables_for_people_too(cli: Cli) -> None:
         code, out, _ = cli(*arguments)
         assert code == 0
         assert "echo" in out or "placed on cpu" in out
+
+
+def test_the_live_plan(cli: Cli) -> None:
+    code, out, _ = cli("plan", "--dry-run", "-o", "json", key=None)
+    assert code == 0
+    plan = json.loads(out)
+    assert (plan["enabled"], plan["replicas_now"], plan["replicas_planned"]) == (False, 1, 2)
+    assert (plan["steps"][0]["action"], plan["steps"][0]["place"]) == ("add", "n2/cpu (cpuset)")
+    code, out, err = cli("plan", "--dry-run", key=None)
+    assert code == 0
+    assert "1 -> 2" in out
+    assert "--no-planner" in err
+
+
+def test_a_plan_needs_something_to_plan_from(cli: Cli) -> None:
+    code, _, err = cli("plan", key=None)
+    assert code != 0
+    assert "--dry-run" in err

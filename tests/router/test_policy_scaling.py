@@ -136,9 +136,12 @@ def test_nothing_is_decided_before_anything_ran_or_while_a_change_is_under_way()
     fresh, starting = Observed(0, 0, 100.0, {}, 1, 0), Observed(100, 10, 100.0, {1: 0.02}, 2, 1)
     for second in range(30):
         scaler.observe(float(second), {"fresh": fresh, "starting": starting})
+    scaler.changed(10.0, "starting")
     verdicts = scaler.decide(30.0, {"fresh": fresh, "starting": starting})
     assert "nothing to size it by" in verdicts["fresh"].reason
     assert (verdicts["starting"].replicas, verdicts["starting"].reason) == (2, "a change is under way")
+    # What never comes up is not waited for for ever.
+    assert scaler.decide(200.0, {"starting": starting})["starting"].reason != "a change is under way"
 
 
 def test_options_show_what_the_alternatives_would_bring() -> None:

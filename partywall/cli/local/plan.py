@@ -1,4 +1,4 @@
-"""`partywall plan`: how many devices a demand needs, of which kind, cut how. Offline, from profiles."""
+"""`partywall plan`: how many devices a demand needs, of which kind, cut how; or what a live router would do now."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import typer
 
 from partywall.cli.local.extras import extra
 from partywall.cli.options import command
+from partywall.cli.remote.live_plan import dry_run
 from partywall.cli.session import Session
+from partywall.errors import InvalidInput
 
-app = typer.Typer(help="Plan a fleet from profiles and a demand.")
+app = typer.Typer(help="Plan a fleet from profiles and a demand, or show a live router's plan.")
 
 _COLUMNS = {
     "kind": "KIND",
@@ -30,14 +32,25 @@ _COLUMNS = {
 @command
 def plan_fleet(
     session: Session,
-    profiles: Annotated[Path, typer.Option("--profiles", help="Folder of slice profiles, or of one folder per kind.")],
-    demand: Annotated[Path, typer.Option("--demand", help="CSV model,rate_per_s,objective_ms.")],
+    profiles: Annotated[
+        Path | None, typer.Option("--profiles", help="Folder of slice profiles, or of one folder per kind.")
+    ] = None,
+    demand: Annotated[Path | None, typer.Option("--demand", help="CSV model,rate_per_s,objective_ms.")] = None,
     margin: Annotated[
         float, typer.Option("--margin", help="A slice's latency may use this part of its objective.")
     ] = 0.45,
     budget_s: Annotated[float, typer.Option("--budget-s", help="Time limit of each solve.")] = 10.0,
+    live: Annotated[bool, typer.Option("--dry-run", help="Ask the router (operator) what it would do now.")] = False,
 ) -> None:
-    """Answer how many GPUs, of which kind, cut how."""
+    """Answer how many GPUs, of which kind, cut how; with --dry-run, what the live planner would do now."""
+    if live:
+        dry_run(session)
+        return
+    if profiles is None or demand is None:
+        raise InvalidInput(
+            "give --profiles DIR and --demand FILE to plan a fleet offline, or --dry-run to ask a live router",
+            fields={"field": "profiles" if profiles is None else "demand"},
+        )
     with extra("load"):
         from loadgen.slice_profiles import read_demand, read_kinds
         from router.policy.slicing import plan_slices

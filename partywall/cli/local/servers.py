@@ -29,6 +29,11 @@ Reflection = Annotated[bool, typer.Option("--reflection", help="gRPC reflection 
 NoAdmission = Annotated[bool, typer.Option("--no-admission", help="Queue what cannot meet its deadline.")]
 NoRetries = Annotated[bool, typer.Option("--no-retries", help="Try no request on a second replica after a failure.")]
 NoHedging = Annotated[bool, typer.Option("--no-hedging", help="Ask no second replica when a request is late.")]
+NoPlanner = Annotated[bool, typer.Option("--no-planner", help="Leave the number of replicas alone.")]
+MaxReplicas = Annotated[int, typer.Option("--max-replicas", min=1, max=16, help="Of one model.")]
+MergeAfterS = Annotated[
+    float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")
+]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
@@ -88,6 +93,9 @@ def router(
     no_coalescing: NoCoalescing = False,
     no_retries: NoRetries = False,
     no_hedging: NoHedging = False,
+    no_planner: NoPlanner = False,
+    max_replicas: MaxReplicas = 4,
+    merge_after_s: MergeAfterS = 120.0,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     processes: Processes = 1,
     connection_age_s: ConnectionAge = None,
@@ -118,6 +126,9 @@ def router(
         throttle=not no_throttle,
         retries=not no_retries,
         hedging=not no_hedging,
+        planner=not no_planner,
+        max_replicas=max_replicas,
+        merge_after_s=merge_after_s,
         metrics=not no_metrics,
         coalescing=not no_coalescing,
         overcommit=not no_overcommit,

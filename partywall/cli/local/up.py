@@ -109,6 +109,9 @@ def up(
     no_coalescing: servers.NoCoalescing = False,
     no_retries: servers.NoRetries = False,
     no_hedging: servers.NoHedging = False,
+    no_planner: servers.NoPlanner = False,
+    max_replicas: servers.MaxReplicas = 4,
+    merge_after_s: servers.MergeAfterS = 120.0,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -129,7 +132,7 @@ def up(
     _check_extras()
     flags = {"--reflection": reflection, "--no-admission": no_admission, "--no-throttle": no_throttle}
     flags |= {"--no-overcommit": no_overcommit, "--no-metrics": no_metrics, "--no-coalescing": no_coalescing}
-    flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging}
+    flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging, "--no-planner": no_planner}
     common = ("--drain-s", str(drain_s), "--log-level", log_level)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     shared = ("--processes", str(router_processes)) if router_processes > 1 else ()
@@ -140,7 +143,14 @@ def up(
         data_dir=data_dir,
         node=check_name(node, "node"),
         listens={"public": listen, "admin": admin_listen, "link": link_listen, "metrics": metrics_listen},
-        router_options=(*common, *tls, *shared, *aged, *(flag for flag, given in flags.items() if given)),
+        router_options=(
+            *common,
+            *tls,
+            *shared,
+            *aged,
+            *(flag for flag, given in flags.items() if given),
+            *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
+        ),
         agent_options=(
             *common,
             *("--queue", servers.check_queue(queue)),

@@ -1,0 +1,248 @@
+"""The live planner: watches how models do, decides how many replicas each should have, and has that done.
+
+It looks once a second, decides every few seconds and at once where an objective is at risk, and changes one number: the
+model's replicas. Where they go is `router.policy.placement`'s, bringing them up and draining them the reconcile loop's.
+Every change is recorded with its inputs and the alternatives. `preview` answers what it would do now and does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from partywall.domain.models import Version, VersionState
+from partywall.domain.placements import Alternative, Decision
+from partywall.errors import PartywallError
+from router.control.catalog import ModelEntry
+from router.control.passes.replicas import find_place
+from router.control.scene import Scene, new_id
+from router.gateway.replicas import Replica
+from router.policy.placement import Chosen, NoPlace
+from router.policy.scaling import FleetScaler, Observed, ScalingLimits, Verdict
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 1.0
+DECIDE_S = 5.0
+
+
+class Counters(Protocol):
+    """What was counted of one version since the router started."""
+
+    @property
+    def asked(self) -> int:
+        """Requests that could have been served: not those that were wrong or beyond the caller's own limit."""
+        ...
+
+    @property
+    def met(self) -> int:
+        """Requests answered within the objective."""
+        ...
+
+
+Counts = Callable[[str, str, int], Counters | None]
+"""(tenant id, model name, version) -> its counters, None before the first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the planner makes of one model. `place` is where another replica would go; `blocked` why there is none."""
+
+    entry: ModelEntry
+    version: Version
+    now: int
+    ready: int
+    verdict: Verdict
+    place: str = ""
+    blocked: str = ""
+
+    @property
+    def action(self) -> str:
+        if self.blocked:
+            return "blocked"
+        if self.verdict.replicas > self.now:
+            return "add"
+        return "remove" if self.verdict.replicas < self.now else "keep"
+
+
+class LivePlanner:
+    """Runs in the leading router. `counts` reads the request counters; `kick` asks for a reconcile pass."""
+
+    def __init__(
+        self, scene: Scene, counts: Counts, limits: ScalingLimits, kick: Callable[[], None], *, apply: bool = True
+    ) -> None:
+        self._scene = scene
+        self._counts = counts
+        self._kick = kick
+        self.enabled = apply
+        self._scaler = FleetScaler(limits)
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._decided_s = float("-inf")
+        self._blocked: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except PartywallError as error:
+                log.warning("planning failed; trying again", reason=error.reason.value, error=error.message)
+
+    async def look(self) -> None:
+        """One look; decides and acts where that is due."""
+        now_s = self._scene.clock.monotonic()
+        observed = self._observe()
+        self._scaler.observe(now_s, observed)
+        if now_s - self._decided_s < DECIDE_S and not self._scaler.at_risk(now_s):
+            return
+        self._decided_s = now_s
+        for step in self._steps(now_s, observed):
+            if self.enabled and step.verdict.replicas != step.now:
+                await self._act(now_s, step)
+
+    def preview(self) -> list[Step]:
+        """What would be done now, model by model; nothing is done, and the counters are not taken as seen."""
+        seen = dict(self._seen)
+        try:
+            return self._steps(self._scene.clock.monotonic(), self._observe())
+        finally:
+            self._seen = seen
+
+    def _observe(self) -> dict[str, Observed]:
+        """Each planned model since the last look, by model id."""
+        standing: dict[tuple[str, int], list[Replica]] = {}
+        for replica in self._scene.membership.replica_runtimes():
+            key = (replica.placement.model_id, replica.placement.version)
+            standing.setdefault(key, []).append(replica)
+        out: dict[str, Observed] = {}
+        for entry, version in self._planned():
+            replicas = standing.get((entry.model.id, version.number), [])
+            counters = self._counts(entry.model.tenant_id, entry.model.name, version.number)
+            asked, met = (counters.asked, counters.met) if counters is not None else (0, 0)
+            before = self._seen.get(entry.model.id)
+            # Another live version counts from zero; what it had before it was live is not load of this second.
+            known = before is not None and before[0] == version.number
+            arrivals, in_time = (asked - before[1], met - before[2]) if known and before is not None else (0, 0)
+            self._seen[entry.model.id] = (version.number, asked, met)
+            ready = [r for r in replicas if r.ready]
+            out[entry.model.id] = Observed(
+                max(0, arrivals),
+                max(0, in_time),
+                version.manifest.slo_ms,
+                _batch_s(ready),
+                max(1, entry.model.replicas),
+                len(ready),
+            )
+        return out
+
+    def _planned(self) -> list[tuple[ModelEntry, Version]]:
+        """Models with an objective whose live version serves."""
+        return [
+            (entry, version)
+            for entry in self._scene.catalog.models()
+            if (version := entry.live) is not None
+            and version.resident
+            and version.state is VersionState.READY
+            and version.manifest.slo_ms
+        ]
+
+    def _steps(self, now_s: float, observed: Mapping[str, Observed]) -> list[Step]:
+        verdicts = self._scaler.decide(now_s, observed)
+        steps = []
+        for entry, version in self._planned():
+            seen = observed[entry.model.id]
+            step = Step(entry, version, seen.wanted, seen.ready, verdicts[entry.model.id])
+            if step.verdict.replicas > step.now:
+                step = self._placed(step)
+            else:
+                self._blocked.pop(entry.model.id, None)
+            steps.append(step)
+        return steps
+
+    def _placed(self, step: Step) -> Step:
+        answer: Chosen | NoPlace = find_place(self._scene, step.entry, step.version)
+        if isinstance(answer, NoPlace):
+            return replace(step, blocked=answer.reason)
+        # One at a time: where the next would go is known when this one stands.
+        verdict = replace(step.verdict, replicas=step.now + 1)
+        where = f"{answer.node}/{answer.partition.device_id} ({answer.partition.kind.value})"
+        return replace(step, verdict=verdict, place=where)
+
+    async def _act(self, now_s: float, step: Step) -> None:
+        model = step.entry.model
+        if step.blocked:
+            # Said once, not at every look.
+            if self._blocked.get(model.id) != step.blocked:
+                self._blocked[model.id] = step.blocked
+                await self._record(step)
+            return
+        async with self._scene.catalog.transaction() as tx:
+            await tx.update(replace(model, replicas=step.verdict.replicas))
+            await tx.insert(self._decision(step))
+        self._scaler.changed(now_s, model.id)
+        log.info("replicas", model=model.name, was=step.now, now=step.verdict.replicas, reason=step.verdict.reason)
+        self._kick()
+
+    async def _record(self, step: Step) -> None:
+        async with self._scene.catalog.transaction() as tx:
+            await tx.insert(self._decision(step))
+        log.warning("no place for another replica", model=step.entry.model.name, reason=step.blocked)
+
+    def _decision(self, step: Step) -> Decision:
+        verdict = step.verdict
+        if step.blocked:
+            summary = f"stays at {step.now} replica(s): {verdict.reason}, but {step.blocked}"
+        else:
+            summary = f"from {step.now} to {verdict.replicas} replica(s): {verdict.reason}"
+        return Decision(
+            id=new_id("decision"),
+            kind="scale",
+            subject=step.entry.model.id,
+            summary=summary,
+            at=self._scene.clock.now(),
+            alternatives=alternatives(step),
+            inputs=inputs(step),
+        )
+
+
+def alternatives(step: Step) -> tuple[Alternative, ...]:
+    """The numbers of replicas that were looked at, and what each would bring."""
+    chosen = step.now if step.blocked else step.verdict.replicas
+    return tuple(
+        Alternative(
+            f"{one.replicas} replica(s)",
+            one.replicas == chosen,
+            f"expected attainment {one.attainment:.4f}, {one.utilisation:.0%} of their time in use",
+        )
+        for one in step.verdict.options
+    )
+
+
+def inputs(step: Step) -> dict[str, str]:
+    """What the verdict was made from."""
+    verdict = step.verdict
+    return {
+        "trigger": verdict.trigger.value if verdict.trigger else "",
+        "rate_bound_per_s": f"{verdict.rate_per_s:.2f}",
+        "burstiness_cv": f"{verdict.burstiness:.2f}",
+        "objective_ms": str(step.version.manifest.slo_ms),
+        "replicas_needed": str(verdict.need),
+        "replicas_ready": str(step.ready),
+        "load_seconds": f"{step.version.load_seconds:.3f}",
+        "memory_bytes": str(step.version.memory_bytes),
+    }
+
+
+def _batch_s(ready: list[Replica]) -> dict[int, float]:
+    """Upper bounds of service times by batch size, of the slowest replica; empty before the first batch."""
+    known = [r for r in ready if r.service.known]
+    if not known:
+        return {}
+    most = max(1, min(r.max_batch for r in known))
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most] or [1]
+    return {size: max(r.service.upper_s(size) for r in known) for size in sizes}
