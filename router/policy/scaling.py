@@ -184,6 +184,11 @@ class FleetScaler:
                 return count
         return 0
 
+    def _lean(self, seen: Observed, rate: float) -> int:
+        """The least number of replicas that are not too busy for the rate, whatever the objective says."""
+        counts = range(1, MAX_REPLICAS + 1)
+        return next((c for c in counts if _option(seen, rate, 1.0, c).utilisation <= self.limits.busy), MAX_REPLICAS)
+
     def _verdict(
         self, now_s: float, name: str, seen: Observed, rate: float, cv: float, needs: tuple[int, int]
     ) -> Verdict:
@@ -199,15 +204,21 @@ class FleetScaler:
         risk = model.attainment.at_risk(now_s)
         short = need > have
         model.short_since_s = (now_s if model.short_since_s is None else model.short_since_s) if short else None
-        spare = need and after and after < have and not risk
+        if need:
+            spare = 0 < after < have and not risk
+        else:
+            # Beyond what replicas can mend: as many as the work keeps busy, no more.
+            after = self._lean(seen, rate * limits.margin)
+            spare = after < have
         # Every look counts for the saving's hold, also while the model settles.
         saving = model.saving.observe(now_s, 1.0 if spare else 0.0)
         if settling:
             return say(have, "a change is under way")
         if not need:
-            return say(
-                have, "no number of replicas meets the objective: one request alone takes too long or comes too late"
-            )
+            hopeless = "no number of replicas meets the objective: one request alone takes too long or comes too late"
+            if saving:
+                return say(have - 1, f"{hopeless}; {after} would do for the work", Trigger.SAVING)
+            return say(have, hopeless)
         if risk and (short or _option(seen, rate, cv, have).utilisation > limits.busy):
             return self._more(
                 have, max(need, have + 1), "the objective is missed faster than allowed", Trigger.AT_RISK, say

@@ -77,7 +77,7 @@ class Callers:
 def test_replicas_come_and_go_with_the_load(pair: Instance, heavy_folder: Path) -> None:
     key = pair.tenant("acme")
     options = (*MLP_OPTIONS, *HEAVY)
-    pair.run("models", "push", "m", str(heavy_folder), "--slo-ms", "60", "--wait", *options, key=key)
+    pair.run("models", "push", "m", str(heavy_folder), "--slo-ms", "250", "--wait", *options, key=key)
     with partywall.Client(pair.address, api_key=key) as client:
         for _ in range(5):
             client.infer("m", {"x": np.ones((1, 16), np.float32)}, request_id="before")
@@ -85,7 +85,7 @@ def test_replicas_come_and_go_with_the_load(pair: Instance, heavy_folder: Path) 
     assert plan["enabled"]
     assert [(s["action"], s["replicas_now"]) for s in plan["steps"] if s["model"] == "m"] == [("keep", 1)]
 
-    with Callers(pair, key, "m", 12) as load:
+    with Callers(pair, key, "m", 16) as load:
         eventually(lambda: sum(r["state"] == "ready" for r in pair.replicas() if r["model"] == "m") == 2, 90)
         assert {r["node"] for r in pair.replicas() if r["model"] == "m"} == {"local", "n2"}
         served = load.answered

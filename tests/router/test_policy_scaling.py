@@ -131,6 +131,18 @@ def test_what_no_replica_can_do_is_said_and_the_operators_bound_holds() -> None:
     assert "--max-replicas" in verdicts["many"].reason
 
 
+def test_where_no_number_is_enough_those_that_idle_go_all_the_same() -> None:
+    scaler, wanted = FleetScaler(LIMITS), 3
+    for second in range(400):
+        seen = Observed(2, 0, 100.0, {1: 0.15}, wanted, wanted)
+        scaler.observe(float(second), {"m": seen})
+        verdict = scaler.decide(float(second), {"m": seen})["m"]
+        if verdict.replicas != wanted:
+            wanted = verdict.replicas
+            scaler.changed(float(second), "m")
+    assert wanted == 1
+
+
 def test_nothing_is_decided_before_anything_ran_or_while_a_change_is_under_way() -> None:
     scaler = FleetScaler(LIMITS)
     fresh, starting = Observed(0, 0, 100.0, {}, 1, 0), Observed(100, 10, 100.0, {1: 0.02}, 2, 1)
