@@ -1,43 +1,224 @@
-"""Whether a started worker stands behind the wall it was given: compared before it gets any traffic."""
+"""Workers behind their walls: the node's authority makes the partition, the worker starts, and the wall is attested.
+
+Nothing here decides what a wall is: that is `isolation.partition`. A worker whose wall does not stand gets no traffic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from isolation.partition.cpuset import CpusetPartitioner
-from isolation.partition.partitioner import Attestation, Observation, Partitioner
-from isolation.partition.whole import WholePartitioner
+import structlog
+
+from isolation.partition.attest import share_multiprocessors
+from isolation.partition.authority import DeviceAuthority
+from isolation.partition.partitioner import Attestation, Observation, WorkerConfinement
+from node_agent.sight import Check, Sight, no_new_privileges
+from node_agent.workers import WorkerExit, WorkerHandle
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
-from partywall.errors import Unsupported
+from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
+
+log = structlog.get_logger(__name__)
+
+Start = Callable[[str, Partition, WorkerConfinement], Awaitable[WorkerHandle]]
+"""Forks a worker that takes a confinement on."""
 
 
-def attest(device: Device, partition: Partition, pid: int, seen: Mapping[str, str]) -> Attestation:
-    """Compares what a worker read back from the kernel with its partition.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A live worker with the wall it was given and what was seen of it at its start."""
 
-    A GPU as a whole is shared in time only: nothing of it can be read back that would be a wall.
-
-    Raises:
-        Unsupported: This agent does not enforce partitions of this kind.
-    """
-    if device.kind is DeviceKind.GPU and partition.kind is PartitionKind.WHOLE:
-        visible = seen.get("cuda_devices", "")
-        ok = visible == device.id
-        reasons = () if ok else (f"sees CUDA devices {visible!r}, not {device.id}",)
-        return Attestation(ok, f"whole GPU {device.id}: shared in time, no wall on compute", reasons)
-    return _partitioner(device, partition).attest(partition, _observation(partition, pid, seen))
+    worker: WorkerHandle
+    partition: Partition
+    seen: Observation
 
 
-def _partitioner(device: Device, partition: Partition) -> Partitioner:
-    if partition.kind is PartitionKind.CPUSET:
-        return CpusetPartitioner(device)
-    if partition.kind is PartitionKind.WHOLE:
-        return WholePartitioner(device)
-    raise Unsupported(f"this agent does not enforce {partition.kind} partitions yet; use cpuset or whole")
+@dataclass(frozen=True, slots=True)
+class Reattested:
+    """A wall read again: the verdict, and each comparison behind it."""
+
+    pid: int
+    partition: Partition
+    attestation: Attestation
+    checks: tuple[Check, ...]
 
 
-def _observation(partition: Partition, pid: int, seen: Mapping[str, str]) -> Observation:
-    cores = tuple(int(c) for c in seen.get("cores", "").split(",") if c)
-    # The limit is over what the process had before: what counts is whether one is set where one was asked for.
-    capped = seen.get("memory_cap_bytes", "0") != "0"
-    limit = partition.memory_bytes if capped else None
-    return Observation(pid, cores or None, int(seen.get("threads", "0")) or None, limit)
+class Walls:
+    """All walls of this node. Belongs to one event loop; what blocks runs in threads."""
+
+    def __init__(self, devices: tuple[Device, ...], authority: DeviceAuthority, start: Start, sight: Sight) -> None:
+        self._devices = {device.id: device for device in devices}
+        self._authority = authority
+        self._start = start
+        self._sight = sight
+        self._standing: dict[str, Standing] = {}
+        self._wanted: dict[str, str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def desired(self, partitions: Mapping[str, str]) -> None:
+        """The partitions that shall stand, each with the id of the one it takes over from (or "").
+
+        The first call decides what of an earlier process's partitions is still wanted.
+        """
+        first, self._wanted = self._wanted is None, dict(partitions)
+        if first:
+            for left in self._authority.partitions():
+                if left.id not in partitions:
+                    self._later(self._release(left))
+
+    async def spawn(self, worker_id: str, partition: Partition) -> WorkerHandle:
+        """A worker behind its wall.
+
+        Raises:
+            Unsupported: This node does not make such a partition.
+            PartywallError: The partition has no room, or the wall does not stand; the worker is ended.
+        """
+        if partition.device_id not in self._devices:
+            raise Unsupported(f"device {partition.device_id} is not on this node")
+        leaving = tuple(filter(None, [(self._wanted or {}).get(partition.id, "")]))
+        async with self._turn(partition.device_id):
+            confinement = await asyncio.to_thread(self._authority.prepare, partition, leaving)
+            worker = await self._start(worker_id, partition, confinement)
+            try:
+                seen = await asyncio.to_thread(
+                    self._sight.at_start, partition, worker.pid, worker.attested, confinement
+                )
+                attestation = await asyncio.to_thread(self._authority.attest, partition, seen)
+            except PartywallError:
+                await worker.stop(1.0)
+                raise
+        self._keep(worker_id, Standing(worker, partition, seen))
+        if not attestation.ok:
+            await worker.stop(1.0)
+            raise Unavailable(
+                f"the wall of partition {partition.id} does not stand: {'; '.join(attestation.reasons)}",
+                reason=Reason.WRONG_STATE,
+            )
+        missing = sorted(k.removeprefix("sandbox.") for k, v in worker.attested.items() if v.startswith("no: "))
+        sandbox = "sandbox complete" if not missing else f"sandbox without {', '.join(missing)}"
+        worker.attested = {**worker.attested, "wall": f"{attestation.wall}; {sandbox}"}
+        return worker
+
+    async def again(self, worker_id: str) -> Reattested | None:
+        """Reads a worker's wall again, from the kernel and the driver; None: there is no such worker."""
+        standing = self._standing.get(worker_id)
+        return None if standing is None else await asyncio.to_thread(self._look, standing)
+
+    def _look(self, standing: Standing) -> Reattested:
+        partition, pid = standing.partition, standing.worker.pid
+        try:
+            now = self._sight.again(partition, standing.seen)
+            attestation = self._authority.attest(partition, now)
+        except (ProcessLookupError, PermissionError):
+            gone = Check("process", f"pid {pid}", "gone", False)
+            return Reattested(pid, partition, Attestation(False, "none", (f"process {pid} is gone",)), (gone,))
+        except PartywallError as error:
+            return Reattested(pid, partition, Attestation(False, "unknown", (error.message,)), ())
+        device = self._devices[partition.device_id]
+        checks = compare(device, partition, now, self._authority.clients(partition))
+        private = no_new_privileges(pid)
+        checks += (Check("no new privileges", "yes", private, private != "no"),)
+        return Reattested(pid, partition, attestation, checks)
+
+    def _keep(self, worker_id: str, standing: Standing) -> None:
+        self._standing[worker_id] = standing
+        if standing.partition.kind is PartitionKind.MPS:
+            self._guard_kill(standing)
+        standing.worker.closed.add_done_callback(lambda closed: self._ended(worker_id, standing, closed))
+
+    def _guard_kill(self, standing: Standing) -> None:
+        """A busy MPS client's contexts go before its process does."""
+        loop, kill = asyncio.get_running_loop(), standing.worker.kill
+
+        def first_contexts(pid: int, number: int) -> None:
+            def both() -> None:
+                self._authority.before_kill(standing.partition, pid)
+                kill(pid, number)
+
+            loop.run_in_executor(None, both)
+
+        standing.worker.kill = first_contexts
+
+    def _ended(self, worker_id: str, standing: Standing, closed: asyncio.Future[WorkerExit]) -> None:
+        if self._standing.get(worker_id) is standing:
+            del self._standing[worker_id]
+        self._sight.ended(standing.partition, closed.result().pid)
+        self._later(self._release(standing.partition))
+
+    async def _release(self, partition: Partition) -> None:
+        """Takes a partition down that nobody wants and nobody is in."""
+        if partition.id in (self._wanted or {}) or any(s.partition.id == partition.id for s in self._standing.values()):
+            return
+        try:
+            await asyncio.to_thread(self._authority.release, partition.id)
+        except PartywallError as error:
+            # It stays in the account; the next start of the agent tries again.
+            log.warning("partition not released", partition=partition.id, reason=error.message)
+
+    def _later(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @asynccontextmanager
+    async def _turn(self, device_id: str) -> AsyncIterator[None]:
+        """One worker start at a time on a device."""
+        turn = self._authority.starting(device_id)
+        entering = asyncio.ensure_future(asyncio.to_thread(turn.__enter__))
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            # The thread may get its turn all the same, and nobody would give it back.
+            entering.add_done_callback(lambda f: None if f.exception() else turn.__exit__(None, None, None))
+            raise
+        try:
+            yield
+        finally:
+            turn.__exit__(None, None, None)
+
+
+def compare(
+    device: Device, partition: Partition, seen: Observation, clients: tuple[int, ...] | None
+) -> tuple[Check, ...]:
+    """What was given beside what is seen, one line each. Pure; the verdict itself is the partitioner's."""
+    checks = [Check("process", f"pid {seen.pid}", "alive", True)]
+    if device.kind is DeviceKind.CPU:
+        wanted = tuple(sorted(partition.cores or device.cores))
+        checks.append(Check("affinity mask", _numbers(wanted), _numbers(seen.cores or ()), seen.cores == wanted))
+        threads = seen.threads or 0
+        checks.append(Check("threads", f"at most {len(wanted)}", str(threads or "unknown"), threads <= len(wanted)))
+        if partition.memory_bytes:
+            limit = seen.memory_limit_bytes
+            ok = limit is not None and limit <= partition.memory_bytes
+            checks.append(Check("memory cap", _mib(partition.memory_bytes), _mib(limit), ok))
+        return tuple(checks)
+    if partition.kind is not PartitionKind.MIG:
+        uuid = seen.device_uuid or "unknown"
+        checks.append(Check("device", device.id, uuid, seen.device_uuid == device.id))
+        given = share_multiprocessors(device.compute_units, partition.share_percent)
+        near = seen.multiprocessors is not None and abs(seen.multiprocessors - given) <= _TPC
+        checks.append(Check("SM count", str(given), str(seen.multiprocessors or "unknown"), near))
+    else:
+        checks.append(Check("MIG device", "an instance", seen.device_uuid or "unknown", bool(seen.device_uuid)))
+    if partition.kind is PartitionKind.MPS:
+        attached = clients is not None and seen.pid in clients
+        checks.append(
+            Check("client list", f"has {seen.pid}", "unknown" if clients is None else _numbers(clients), attached)
+        )
+        if partition.memory_bytes:
+            refused = {None: "not probed", True: "overrun refused", False: "overrun granted"}[seen.probe_refused]
+            checks.append(Check("memory cap", _mib(partition.memory_bytes), refused, seen.probe_refused is True))
+    return tuple(checks)
+
+
+_TPC = 2
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return ",".join(str(v) for v in values) or "none"
+
+
+def _mib(size: int | None) -> str:
+    return "none" if size is None else f"{size >> 20} MiB"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from isolation.devices.errors import DeviceError
 from isolation.devices.library import GpuLibrary
 from isolation.partition.authority import DeviceAuthority, Partitioners
 from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.journal import Journal
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import NvidiaMpsControl
+from isolation.partition.mps_control import MpsControl, NvidiaMpsControl
 from isolation.partition.partitioner import Partitioner
 from isolation.partition.whole import WholePartitioner
 from partywall.domain.fleet import Device, DeviceKind, PartitionKind
 
 JOURNAL = "partitions.json"
+MPS_BINARY = "nvidia-cuda-mps-control"
+MpsOf = Callable[[str, Path], MpsControl]
+"""The control of one GPU's daemon, by the GPU's UUID and a folder for its sockets."""
 
 
 def node_authority(
@@ -24,7 +29,8 @@ def node_authority(
     library: GpuLibrary | None,
     directory: Path,
     run_directory: Path | None = None,
-    share_cores: bool = False,
+    time_shared: bool = False,
+    mps: MpsOf | None = None,
 ) -> DeviceAuthority:
     """The authority of this node.
 
@@ -33,7 +39,8 @@ def node_authority(
         library: The driver; None: no GPU is shared.
         directory: Keeps the journal; must exist and survive restarts.
         run_directory: Holds the MPS sockets, so its path must be short; None: `directory`.
-        share_cores: Whether a core may be in several cpusets.
+        time_shared: Whether a core may be in several cpusets, and a whole device be given out twice.
+        mps: Makes the control of a GPU's daemon over a folder for its sockets; None: the driver's own daemon.
 
     Raises:
         DataLoss: The journal cannot be read.
@@ -47,12 +54,35 @@ def node_authority(
             partitioners[device.id, PartitionKind.CPUSET] = CpusetPartitioner(device)
         elif library is not None:
             sockets = (run_directory or directory) / f"mps{number}"
-            control = NvidiaMpsControl(device.id, sockets)
+            control = mps(device.id, sockets) if mps is not None else NvidiaMpsControl(device.id, sockets)
             partitioners[device.id, PartitionKind.MPS] = MpsPartitioner(device, control, library)
             partitioners |= _mig(device, library, journal)
-    return DeviceAuthority(devices, partitioners, journal, share_cores)
+    return DeviceAuthority(devices, partitioners, journal, time_shared)
 
 
 def _mig(device: Device, library: GpuLibrary, journal: Journal) -> Partitioners:
     capable = any(gpu.uuid == device.id and gpu.mig_capable for gpu in library.gpus())
     return {(device.id, PartitionKind.MIG): MigPartitioner(device, library, journal)} if capable else {}
+
+
+def offered_kinds(device: Device, library: GpuLibrary | None, mps: bool | None = None) -> tuple[PartitionKind, ...]:
+    """The kinds of partitions that can be made on a device now.
+
+    A GPU with MIG on takes nothing else: CUDA sees no whole GPU there. Turning MIG on is the operator's decision.
+
+    Args:
+        device: The device.
+        library: The driver; None: no GPU is shared.
+        mps: Whether there is an MPS daemon to start; None: look for the driver's.
+    """
+    if device.kind is DeviceKind.CPU:
+        return (PartitionKind.WHOLE, PartitionKind.CPUSET)
+    if library is None:
+        return (PartitionKind.WHOLE,)
+    try:
+        if library.mig_mode(device.id).current:
+            return (PartitionKind.MIG,)
+    except DeviceError:
+        pass  # no MIG here, or nobody can tell: the device is offered as the plain GPU that it then is
+    has_mps = shutil.which(MPS_BINARY) is not None if mps is None else mps
+    return (PartitionKind.WHOLE, PartitionKind.MPS) if has_mps else (PartitionKind.WHOLE,)

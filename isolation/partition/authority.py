@@ -8,7 +8,7 @@ that fails is fenced until an operator clears it; without privileges the node st
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from isolation.devices.errors import DeviceForbidden, DeviceLost
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.ledger import Account, account, objection
 from isolation.partition.mig import MigPartitioner
+from isolation.partition.mps import MpsPartitioner
 from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
 from partywall.domain.fleet import Device, Partition, PartitionKind
 from partywall.errors import AlreadyExists, InvalidInput, NotFound, NotReady, PartywallError, Reason
@@ -41,16 +42,16 @@ class DeviceAuthority:
         devices: The node's inventory.
         partitioners: Who makes which kind on which device.
         journal: What an earlier process left behind is adopted: it stands, and is accounted for, at once.
-        share_cores: Whether a core may be in several cpusets.
+        time_shared: Whether a core may be in several cpusets, and a whole device be given out twice.
     """
 
     def __init__(
-        self, devices: Sequence[Device], partitioners: Partitioners, journal: Journal, share_cores: bool = False
+        self, devices: Sequence[Device], partitioners: Partitioners, journal: Journal, time_shared: bool = False
     ) -> None:
         self._devices = {device.id: device for device in devices}
         self._partitioners = dict(partitioners)
         self._journal = journal
-        self._share_cores = share_cores
+        self._time_shared = time_shared
         self._locks = {device.id: threading.RLock() for device in devices}
         self._turns = {device.id: threading.Lock() for device in devices}
         self._fences: dict[str, str] = {}
@@ -81,8 +82,8 @@ class DeviceAuthority:
         """Why the device takes nothing new; None: it does."""
         return self._fences.get(device_id)
 
-    def prepare(self, partition: Partition) -> WorkerConfinement:
-        """Makes a partition, or finds it standing.
+    def prepare(self, partition: Partition, leaving: Collection[str] = ()) -> WorkerConfinement:
+        """Makes a partition, or finds it standing. It may overlap with those of `leaving`, which it takes over from.
 
         Raises:
             AlreadyExists: The id is taken by a different partition.
@@ -98,7 +99,7 @@ class DeviceAuthority:
                 )
             self._check_fence(partition)
             if known is None:
-                self._check_room(partition)
+                self._check_room(partition, leaving)
             return self._make(partition, fresh=known is None)
 
     def attest(self, partition: Partition, observed: Observation) -> Attestation:
@@ -112,6 +113,11 @@ class DeviceAuthority:
                 f"partition {partition.id} was not prepared on this node", fields={"partition": partition.id}
             )
         return self._partitioner(partition).attest(partition, observed)
+
+    def clients(self, partition: Partition) -> tuple[int, ...] | None:
+        """Pids behind the MPS daemon of the partition's device; None where there is none, or nobody can tell."""
+        partitioner = self._partitioner(partition)
+        return partitioner.clients() if isinstance(partitioner, MpsPartitioner) else None
 
     def before_kill(self, partition: Partition, pid: int) -> None:
         """To be called before a worker of this partition is sent a signal."""
@@ -217,10 +223,9 @@ class DeviceAuthority:
         if isinstance(error, DeviceForbidden):
             self._observe_only.add(device_id)
 
-    def _check_room(self, partition: Partition) -> None:
-        reason = objection(
-            self._device(partition.device_id), self.partitions(partition.device_id), partition, self._share_cores
-        )
+    def _check_room(self, partition: Partition, leaving: Collection[str]) -> None:
+        device = self._device(partition.device_id)
+        reason = objection(device, self.partitions(device.id), partition, self._time_shared, leaving)
         if reason is not None:
             raise NotReady(
                 f"partition {partition.id} has no place on {partition.device_id}: {reason}",

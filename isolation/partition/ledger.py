@@ -1,9 +1,12 @@
 """What may stand together on one device: pure accounting, no I/O.
 
-whole     alone
+whole     alone, unless the device may be shared in time
 mps       shares add up to at most 100 %, memory caps to at most the device's memory; not beside MIG instances
 mig       each slot once (the geometry itself is the driver's to judge); not beside MPS shares
-cpuset    each core once unless cores may be time-shared; memory caps to at most the device's memory
+cpuset    each core once, and memory caps to at most the device's memory, unless it may be shared in time
+
+Shared in time, a CPU's caps are ceilings and no reservations: whoever places replicas keeps the account of memory.
+A partition that takes over from another may overlap with it until it has.
 """
 
 from __future__ import annotations
@@ -38,30 +41,43 @@ def account(partitions: Collection[Partition]) -> Account:
     )
 
 
-def objection(device: Device, standing: Sequence[Partition], new: Partition, share_cores: bool) -> str | None:
+def objection(
+    device: Device,
+    standing: Sequence[Partition],
+    new: Partition,
+    time_shared: bool,
+    leaving: Collection[str] = (),
+) -> str | None:
     """Why `new` may not join `standing`; None: it may.
 
     Args:
         device: Where.
         standing: Partitions of that device, without `new`.
         new: The candidate.
-        share_cores: Whether a core may be in several cpusets.
+        time_shared: Whether a core may be in several cpusets, and a whole device be given out twice.
+        leaving: Ids of partitions that `new` takes over from.
     """
+    standing = [p for p in standing if p.id not in leaving]
     if new.kind not in _KINDS[device.kind]:
         return f"a {device.kind} cannot be shared by {new.kind}"
     if not standing:
         return _exceeds(device, [new])
-    if lone := next((p for p in [*standing, new] if p.kind is PartitionKind.WHOLE), None):
+    lone = next((p for p in [*standing, new] if p.kind is PartitionKind.WHOLE), None)
+    if lone is not None and not time_shared:
         return f"partition {lone.id} takes the device whole"
-    kinds = {p.kind for p in [*standing, new]}
+    kinds = {p.kind for p in [*standing, new]} - {PartitionKind.WHOLE}
+    if lone is not None and PartitionKind.MIG in kinds:
+        return f"partition {lone.id} takes the device whole, and there are MIG instances"
     if len(kinds) > 1:
         return f"{' and '.join(sorted(kinds))} partitions cannot stand on one device"
     if new.kind is PartitionKind.MIG and slot_of(new) in {slot_of(p) for p in standing}:
         return "its slot is taken"
-    if new.kind is PartitionKind.CPUSET and not share_cores:
+    if new.kind is PartitionKind.CPUSET and not time_shared:
         taken = sorted(account(standing).cores & set(new.cores))
         if taken:
             return f"cores {taken} are taken"
+    if device.kind is DeviceKind.CPU and time_shared:
+        return None
     return _exceeds(device, [*standing, new])
 
 

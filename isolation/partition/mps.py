@@ -72,7 +72,7 @@ class MpsPartitioner:
             *check_device(observed, self._device.id),
             *check_multiprocessors(observed, expected, total),
             *check_memory_cap(observed, partition.memory_bytes),
-            *check_client(observed.pid, self._clients()),
+            *check_client(observed.pid, self.clients()),
         ]
         cap = f", {partition.memory_bytes // _MIB} MiB of device memory" if partition.memory_bytes else ""
         means = "a static SM partition" if self._exclusive_sms else f"{partition.share_percent} % of threads"
@@ -120,7 +120,8 @@ class MpsPartitioner:
         except (MpsSlow, MpsDown):
             return False
 
-    def _clients(self) -> tuple[int, ...] | None:
+    def clients(self) -> tuple[int, ...] | None:
+        """Who is attached, by the daemon or else by the driver; None: neither can tell."""
         try:
             return self._control.clients()
         except (MpsSlow, MpsDown):

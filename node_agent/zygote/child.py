@@ -139,7 +139,12 @@ def _set_environment(wanted: dict[str, str], device_kind: DeviceKind) -> None:
     if device_kind is DeviceKind.CPU:
         # A CPU partition on a machine with a GPU sees no GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.update(wanted)
+    for name, value in wanted.items():
+        # Empty means "not behind that": a pipe directory of the parent's would put the worker behind another daemon.
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
 
 
 def _close_all_but(descriptors: Sequence[int]) -> None:

@@ -45,12 +45,12 @@ MIG = Partition("mig-9-4", PartitionKind.MIG, "g")
     ],
 )
 def test_objections(device: Device, standing: list[Partition], new: Partition, words: str | None) -> None:
-    found = objection(device, standing, new, share_cores=False)
+    found = objection(device, standing, new, time_shared=False)
     assert (found is None) if words is None else (found is not None and words in found)
 
 
 def test_cores_may_be_time_shared_when_the_operator_says_so() -> None:
-    assert objection(CPU, [cpuset("a", (0, 1))], cpuset("b", (0, 1)), share_cores=True) is None
+    assert objection(CPU, [cpuset("a", (0, 1))], cpuset("b", (0, 1)), time_shared=True) is None
 
 
 candidates = st.one_of(
@@ -64,7 +64,7 @@ candidates = st.one_of(
 def test_what_is_let_in_never_exceeds_the_device(wanted: list[Partition]) -> None:
     standing: list[Partition] = []
     for new in wanted:
-        if objection(GPU, standing, new, share_cores=False) is None:
+        if objection(GPU, standing, new, time_shared=False) is None:
             standing.append(new)
     sums = account(standing)
     assert sums.share_percent <= 100
@@ -77,6 +77,6 @@ def test_what_is_let_in_never_exceeds_the_device(wanted: list[Partition]) -> Non
 def test_cores_are_given_out_once(wanted: list[Partition]) -> None:
     standing: list[Partition] = []
     for new in wanted:
-        if objection(CPU, standing, new, share_cores=False) is None:
+        if objection(CPU, standing, new, time_shared=False) is None:
             standing.append(new)
     assert sum(len(p.cores) for p in standing) == len(account(standing).cores)
