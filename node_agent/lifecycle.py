@@ -16,7 +16,7 @@ from node_agent.slots import ReplicaSlot, WorkerSlot
 from node_agent.workers import LoadResult, WorkerExit, WorkerHandle
 from partywall.clock import Clock
 from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
-from partywall.errors import ArtifactRefused, DataLoss, PartywallError, Reason, Unavailable, Unsupported
+from partywall.errors import ArtifactRefused, DataLoss, InvalidInput, PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import worker_pb2
 
@@ -78,7 +78,7 @@ class WorkerLife:
         worker, means = self._worker, self._means
         try:
             process = await means.spawn(worker.worker_id, worker.partition)
-        except Unsupported as error:
+        except (Unsupported, InvalidInput) as error:
             for slot in worker.replicas.values():
                 self._set(slot, ReplicaState.FAILED, reason=error.message, permanent=True)
             await worker.changed.wait()
@@ -86,12 +86,13 @@ class WorkerLife:
         except (PartywallError, TimeoutError) as error:
             return f"the worker did not start: {error}"
         runner = worker.runner = Runner(process, means.discipline, means.clock, means.reply)
+        worker.process = process
         closed = asyncio.ensure_future(asyncio.shield(process.closed))
         try:
             return await self._serve(process, runner, closed)
         finally:
             closed.cancel()
-            worker.runner = None
+            worker.runner = worker.process = None
             for slot in worker.replicas.values():
                 slot.loaded = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from partywall.clock import Clock
 from partywall.domain.fleet import ReplicaStatus
 from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
-from partywall.v1 import agent_link_pb2_grpc
+from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_to_proto, observed_to_proto
 from partywall.wire.status import from_rpc_error
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
+EVENTS_KEPT = 100
 LOADS_EVERY_S = 0.02
 """How often replies carry loads, where several processes send requests here."""
 
@@ -43,7 +45,7 @@ class _Answer:
     outcome: Outcome
 
 
-Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | None
+Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | link.Attested | None
 """None is a heartbeat: loads and nothing else."""
 
 
@@ -55,6 +57,7 @@ class Replicas(Protocol):
     def cancel(self, placement_id: str, request_id: int) -> None: ...
     def loads(self) -> list[tuple[str, int, int, float]]: ...
     def statuses(self) -> list[ReplicaStatus]: ...
+    async def attest(self) -> list[fleet_pb2.ReplicaAttestation]: ...
 
 
 class ProfileJobs(Protocol):
@@ -86,6 +89,7 @@ class _Connection:
     generation: int = 0
     open: bool = True
     loads_at_s: float = 0.0
+    attesting: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -135,6 +139,7 @@ class RouterLink:
         """
         self._profiles = profiles
         self._jobs: list[str] = []
+        self._events: deque[link.AgentEvent] = deque(maxlen=EVENTS_KEPT)
         self._channel_factory = channel_factory
         self._hello = hello
         self._replicas = replicas
@@ -177,6 +182,13 @@ class RouterLink:
         if self._current is not None:
             self._current.outgoing.add(observed_to_proto(status))
 
+    def event(self, event: link.AgentEvent) -> None:
+        """Tells the router what happened; while the link is away, the newest are kept for it."""
+        if self._current is not None:
+            self._current.outgoing.add(event)
+        else:
+            self._events.append(event)
+
     def report_profile(self, progress: link.ProfileProgress) -> None:
         """Tells the router of a profile job; while the link is away nobody waits for it."""
         if self._current is not None:
@@ -218,6 +230,8 @@ class RouterLink:
         self._on_welcome(tuple(first.welcome.links))
         for status in self._replicas.statuses():
             connection.outgoing.add(observed_to_proto(status))
+        while self._events:
+            connection.outgoing.add(self._events.popleft())
         self.connected.set()
         log.info("linked to the router", epoch=first.welcome.epoch)
         tasks = (
@@ -245,6 +259,8 @@ class RouterLink:
                 now_s = self._clock.monotonic()
                 for message in frame.calls:
                     self._on_call(connection, message, now_s)
+            if frame.attest:
+                connection.attesting = asyncio.create_task(self._attest(connection, frame.attest))
             for job in frame.profile_jobs:
                 self._start_profile(job)
             for job_id in frame.profile_cancels:
@@ -268,6 +284,9 @@ class RouterLink:
         leaving = {handle: name for handle, name in connection.placements.items() if name in standing}
         connection.handles = dict(pairs)
         connection.placements = leaving | {handle: name for name, handle in connection.handles.items()}
+
+    async def _attest(self, connection: _Connection, number: int) -> None:
+        connection.outgoing.add(link.Attested(number=number, replicas=await self._replicas.attest()))
 
     def _start_profile(self, job: link.ProfileJob) -> None:
         if self._profiles is None:
@@ -314,6 +333,8 @@ class RouterLink:
                 frame.events.append(item)
             elif isinstance(item, link.ProfileProgress):
                 frame.profiles.append(item)
+            elif isinstance(item, link.Attested):
+                frame.attested.append(item)
             else:
                 frame.heartbeat = True
         if frame.heartbeat or self._loads_due(connection):

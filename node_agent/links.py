@@ -56,6 +56,10 @@ class RouterLinks:
         for one in self._links():
             one.report(status)
 
+    def event(self, event: link.AgentEvent) -> None:
+        """Tells the leading process what happened here."""
+        self._first.event(event)
+
     def report_profile(self, progress: link.ProfileProgress) -> None:
         """Tells the leading process of a profile job: it alone gives such."""
         self._first.report_profile(progress)

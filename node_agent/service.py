@@ -10,30 +10,33 @@ from pathlib import Path
 
 import structlog
 
-from isolation.devices.inventory import inventory
-from isolation.devices.nvml import open_nvml
+from isolation.partition.partitioner import WorkerConfinement
 from isolation.sandbox import SandboxPolicy
 from node_agent import identity as identities
 from node_agent.artifacts import Artifacts
 from node_agent.epoch import EpochFile
 from node_agent.link import RouterLink, reply
 from node_agent.links import RouterLinks
+from node_agent.node import open_node
 from node_agent.profiling import Profiler
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
-from node_agent.walls import attest
+from node_agent.walls import Walls
 from node_agent.workers import WorkerHandle
 from node_agent.zygote.client import ZygoteClient
 from partywall import __version__
 from partywall.clock import SystemClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
-from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
+from partywall.errors import PartywallError
 from partywall.memory import settle
 from partywall.v1 import agent_link_pb2 as link
 from partywall.wire.coalesce import WINDOW_S
 from partywall.wire.convert import device_to_proto
 
 log = structlog.get_logger(__name__)
+
+ATTEST_EVERY_S = 30.0
+"""How often every wall is read again without being asked."""
 
 
 async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
@@ -46,38 +49,43 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         identity = await identities.join(settings.join_bundle, settings.node)
         identities.save(folder, identity)
     holder = [identities.require(identity, folder)]
-    devices = inventory(open_nvml(), settings.cores)
+    node = open_node(settings, clock)
+    devices = node.devices
     incarnation = secrets.token_hex(8)
     epoch = EpochFile(folder / "epoch")
     links: RouterLinks
 
-    async def spawn(worker_id: str, partition: Partition) -> WorkerHandle:
-        kind = _kind(devices, partition)
+    async def start(worker_id: str, partition: Partition, confinement: WorkerConfinement) -> WorkerHandle:
         policy = SandboxPolicy(read_paths=_sealed_roots(settings), required=settings.sandbox_required)
-        worker = await zygote.spawn(
+        environment = {k: v for k, v in confinement.environment.items() if k.startswith("CUDA_")}
+        return await zygote.spawn(
             worker_id,
             partition,
-            device_kind=kind,
+            # Behind a simulated GPU a worker computes on the CPU.
+            device_kind=DeviceKind.CPU if node.simulated else _kind(devices, partition),
             modules=settings.modules,
             sandbox=policy,
-            environment={"CUDA_VISIBLE_DEVICES": partition.device_id} if kind is DeviceKind.GPU else None,
+            environment=environment,
         )
-        return await _behind_its_wall(devices, partition, worker)
+
+    walls = Walls(devices, node.authority, start, node.sight)
 
     def report(status: ReplicaStatus) -> None:
         links.report(status)
 
     artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: links.fetch(a, f, o))
     supervisor = Supervisor(
-        spawn,
+        walls.spawn,
         artifacts,
         settings.queue,
         clock,
         reply,
         report,
         drain_s=settings.drain_s,
+        walls=walls,
+        on_event=lambda event: links.event(event),
     )
-    profiler = Profiler(devices, spawn, artifacts, lambda progress: links.report_profile(progress))
+    profiler = Profiler(devices, walls.spawn, artifacts, lambda progress: links.report_profile(progress))
 
     def hello() -> link.Hello:
         return link.Hello(
@@ -114,6 +122,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         asyncio.create_task(links.run()),
         asyncio.create_task(_renew(settings, folder, holder)),
         asyncio.create_task(zygote.start()),
+        asyncio.create_task(supervisor.watch_walls(ATTEST_EVERY_S)),
     ]
     stopping = _on_signal()
     try:
@@ -143,29 +152,6 @@ async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.
             log.info("certificate renewed")
         except PartywallError as error:
             log.warning("certificate not renewed; trying again", reason=error.message)
-
-
-async def _behind_its_wall(devices: tuple[Device, ...], partition: Partition, worker: WorkerHandle) -> WorkerHandle:
-    """The worker with its wall attested.
-
-    Raises:
-        Unavailable: The wall does not stand; the worker is ended and gets no traffic.
-    """
-    device = next((d for d in devices if d.id == partition.device_id), None)
-    if device is None:
-        await worker.stop(1.0)
-        raise Unsupported(f"device {partition.device_id} is not on this node")
-    attestation = attest(device, partition, worker.pid, worker.attested)
-    if not attestation.ok:
-        await worker.stop(1.0)
-        raise Unavailable(
-            f"the wall of partition {partition.id} does not stand: {'; '.join(attestation.reasons)}",
-            reason=Reason.WRONG_STATE,
-        )
-    missing = sorted(k.removeprefix("sandbox.") for k, v in worker.attested.items() if v.startswith("no: "))
-    sandbox = "sandbox complete" if not missing else f"sandbox without {', '.join(missing)}"
-    worker.attested = {**worker.attested, "wall": f"{attestation.wall}; {sandbox}"}
-    return worker
 
 
 def _kind(devices: tuple[Device, ...], partition: Partition) -> DeviceKind:

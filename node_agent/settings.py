@@ -34,5 +34,7 @@ class AgentSettings:
     coalescing: bool = True
     """Gather the link's messages under load; off: each is a frame of its own."""
     drain_s: float = 10.0
+    simulate_devices: tuple[str, ...] = ()
+    """For development: GPUs that are not there (h100, h200, a100-80, a100-40), with the whole road over them."""
     log_level: str = "info"
     log_json: bool | None = None

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from node_agent.runner import Runner
+from node_agent.workers import WorkerHandle
 from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
 from partywall.v1 import agent_link_pb2 as link
 
@@ -29,13 +30,14 @@ class ReplicaSlot:
 
 @dataclass(slots=True)
 class WorkerSlot:
-    """One wanted worker with its replicas; `runner` is there while the process is."""
+    """One wanted worker with its replicas; `runner` and `process` are there while it lives."""
 
     worker_id: str
     partition: Partition
     replicas: dict[str, ReplicaSlot] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     runner: Runner | None = None
+    process: WorkerHandle | None = None
     restarts: int = 0
     task: asyncio.Task[None] | None = None
 

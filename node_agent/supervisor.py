@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import structlog
 
 from node_agent.artifacts import Artifacts
 from node_agent.lifecycle import Means, Spawn, WorkerLife
@@ -15,11 +18,27 @@ from node_agent.queueing import Queued
 from node_agent.runner import Outcome, Reply
 from node_agent.settings import QueueDiscipline
 from node_agent.slots import ReplicaSlot, WorkerSlot
+from node_agent.walls import Reattested
+from node_agent.workers import WorkerExit, WorkerHandle
 from partywall.clock import Clock
+from partywall.domain.events import EventName
 from partywall.domain.fleet import ReplicaState, ReplicaStatus
 from partywall.errors import Unavailable
 from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import fleet_pb2
 from partywall.wire import convert
+
+log = structlog.get_logger(__name__)
+
+OnEvent = Callable[[link.AgentEvent], None]
+
+
+class Reader(Protocol):
+    """Who keeps the walls; `node_agent.walls.Walls` satisfies it."""
+
+    def desired(self, partitions: Mapping[str, str]) -> None: ...
+
+    async def again(self, worker_id: str) -> Reattested | None: ...
 
 
 class Supervisor:
@@ -35,11 +54,17 @@ class Supervisor:
         report: Callable[[ReplicaStatus], None],
         *,
         drain_s: float = 10.0,
+        walls: Reader | None = None,
+        on_event: OnEvent = lambda event: None,
     ) -> None:
+        """`walls` reads walls again and is told which partitions are wanted; None: nothing is read again."""
         self._means = Means(spawn, artifacts, discipline, clock, reply, report, drain_s)
         self._workers: dict[str, WorkerSlot] = {}
         self._slots: dict[str, tuple[WorkerSlot, ReplicaSlot]] = {}
         self._handles = itertools.count(1)
+        self._walls = walls
+        self._on_event = on_event
+        self._ending: set[asyncio.Future[WorkerExit]] = set()
 
     def statuses(self) -> list[ReplicaStatus]:
         return [slot.status for _, slot in self._slots.values()]
@@ -47,6 +72,8 @@ class Supervisor:
     def apply(self, placements: Iterable[link.PlacementSpec]) -> None:
         """Takes the whole desired state; returns at once."""
         wanted = {spec.placement_id: spec for spec in placements}
+        if self._walls is not None:
+            self._walls.desired({s.partition.id: s.replaces_partition for s in wanted.values()})
         for placement_id, (worker, slot) in self._slots.items():
             if placement_id not in wanted and slot.wanted:
                 slot.wanted = False
@@ -81,6 +108,43 @@ class Supervisor:
             if slot.loaded and worker.runner is not None:
                 out.append((placement_id, *worker.runner.load(slot.handle)))
         return out
+
+    async def attest(self) -> list[fleet_pb2.ReplicaAttestation]:
+        """Reads the wall of every worker again; one whose wall does not stand any more ends, and starts anew."""
+        answers: list[fleet_pb2.ReplicaAttestation] = []
+        for worker in list(self._workers.values()):
+            process = worker.process
+            read = await self._walls.again(worker.worker_id) if self._walls is not None else None
+            if read is None or process is None or worker.process is not process:
+                continue
+            answers += [attestation_of(slot.spec, read) for slot in worker.replicas.values()]
+            if not read.attestation.ok and process.alive:
+                self._breach(worker, process, "; ".join(read.attestation.reasons))
+        return answers
+
+    async def watch_walls(self, every_s: float) -> None:
+        """Attests again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.attest()
+
+    def _breach(self, worker: WorkerSlot, process: WorkerHandle, why: str) -> None:
+        """No traffic behind a wall that does not stand: what runs is finished, what waits is refused."""
+        log.warning("wall lost", worker=worker.worker_id, reason=why)
+        message = f"the wall of partition {worker.partition.id} does not stand: {why}; the worker starts anew"
+        for slot in worker.replicas.values():
+            self._on_event(
+                link.AgentEvent(
+                    kind=EventName.WALL_MISMATCH,
+                    placement_id=slot.spec.placement_id,
+                    device_id=worker.partition.device_id,
+                    message=message,
+                )
+            )
+            self._means.report(slot.advance(ReplicaState.STARTING, reason=f"its wall does not stand: {why}", pid=0))
+        ending = asyncio.ensure_future(process.stop(self._means.drain_s))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Stops everything; workers finish the batches they have."""
@@ -120,3 +184,19 @@ class Supervisor:
 
     def _reply_gone(self, item: Queued) -> None:
         self._means.reply(item, Outcome(error=Unavailable("the replica is not standing; send the request again")))
+
+
+def attestation_of(spec: link.PlacementSpec, read: Reattested) -> fleet_pb2.ReplicaAttestation:
+    """A wall read again, as the wire has it."""
+    return fleet_pb2.ReplicaAttestation(
+        placement_id=spec.placement_id,
+        tenant=spec.tenant,
+        model=spec.model,
+        version=spec.version,
+        pid=read.pid,
+        partition=convert.partition_to_proto(read.partition),
+        ok=read.attestation.ok,
+        wall=read.attestation.wall,
+        reasons=read.attestation.reasons,
+        checks=[fleet_pb2.WallCheck(what=c.what, expected=c.expected, seen=c.seen, ok=c.ok) for c in read.checks],
+    )

@@ -16,6 +16,7 @@ from partywall.domain.profiles import device_type
 from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
+from router.control.events import EventLog
 from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
@@ -170,7 +171,9 @@ async def build(settings: RouterSettings) -> Parts:
     operator = Operator(overcommit=settings.overcommit)
     profile_book = ProfileBook(control)
     profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
-    reconciler = Reconciler(catalog, membership, keys, clock, operator) if rank.leads else None
+    registry = CollectorRegistry()
+    events = EventLog(catalog, clock, registry)
+    reconciler = Reconciler(catalog, membership, keys, clock, operator, events=events) if rank.leads else None
     keeper: Keeper = reconciler or Follower(catalog, membership)
     if rank.leads:
         membership.epoch = await _next_epoch(catalog)
@@ -180,7 +183,6 @@ async def build(settings: RouterSettings) -> Parts:
     slowdowns = Slowdowns(corrections, catalog, clock)
     profiles.on_profile(slowdowns.new_profile)
     routes = Routes(catalog, membership)
-    registry = CollectorRegistry()
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
     routing = RoutingLimits(-(-settings.max_queued_per_replica // rank.count), settings.admission)
     hedging = HedgeLimits(retry=settings.retries, hedge=settings.hedging)

@@ -12,6 +12,7 @@ from grpc_health.v1._async import HealthServicer
 
 from partywall.domain.tenants import Tenant
 from partywall.v1 import (
+    agent_link_pb2,
     agent_link_pb2_grpc,
     fleet_pb2_grpc,
     models_pb2,
@@ -168,6 +169,10 @@ def _public_server(
     return server, inference
 
 
+def _unheard(node: str, event: agent_link_pb2.AgentEvent) -> None:
+    """Agents tell the leading process."""
+
+
 def fleet_service(parts: Parts, reconciler: Reconciler) -> FleetService:
     scene, manoeuvres = reconciler.scene, reconciler.manoeuvres
     return FleetService(
@@ -225,6 +230,7 @@ def _link_server(parts: Parts) -> grpc.aio.Server:
         window_s=WINDOW_S if settings.coalescing else 0.0,
         links=settings.rank.links,
         on_profile=parts.profiles.on_progress,
+        on_event=parts.reconciler.events.note if parts.reconciler is not None else _unheard,
     )
     agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
     if settings.rank.leads:

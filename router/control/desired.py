@@ -70,4 +70,10 @@ class DesiredState:
             partition=convert.partition_to_proto(placement.partition),
             worker_id=placement.worker_id,
             weight=tenant.quota.weight,
+            replaces_partition=self._replaced(placement),
         )
+
+    def _replaced(self, placement: Placement) -> str:
+        """The partition on the same node that a placement takes over from."""
+        old = self._catalog.placement(placement.replaces) if placement.replaces else None
+        return old.partition.id if old is not None and old.node == placement.node else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from partywall.errors import NotFound, NotReady, Reason
@@ -20,6 +21,7 @@ from router.control.views import FleetView, node_views, placement_view
 from router.policy.retarget import Change
 
 DEFAULT_EVENTS = 100
+ATTEST_TIMEOUT_S = 10.0
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
@@ -103,6 +105,22 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if outcome.decisions:
             await self._control.record("partition.changed", "", partition=request.partition, node=outcome.target.node)
         return outcome_view(self._scene, outcome)
+
+    async def AttestFleet(  # noqa: N802
+        self, request: fleet_pb2.AttestFleetRequest, context: Any
+    ) -> fleet_pb2.AttestFleetResponse:
+        """Every wall read again by its agent; a mismatch takes the replica out of traffic there."""
+        sessions = list(self._scene.membership.sessions())
+        answers = await asyncio.gather(*(s.attest(ATTEST_TIMEOUT_S) for s in sessions), return_exceptions=True)
+        response = fleet_pb2.AttestFleetResponse()
+        for session, answer in zip(sessions, answers, strict=True):
+            if isinstance(answer, BaseException):
+                response.silent.append(session.node)
+                continue
+            for one in answer:
+                one.node = session.node
+                response.replicas.append(one)
+        return response
 
     async def ListEvents(  # noqa: N802
         self, request: fleet_pb2.ListEventsRequest, context: Any

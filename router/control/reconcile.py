@@ -15,6 +15,7 @@ from partywall.clock import Clock
 from partywall.errors import PartywallError
 from router.control.catalog import Catalog
 from router.control.desired import DesiredState
+from router.control.events import EventLog
 from router.control.manoeuvres import Manoeuvres
 from router.control.membership import Membership
 from router.control.passes.nodes import record_nodes
@@ -46,9 +47,11 @@ class Reconciler:
         period_s: float = 1.0,
         move_after_s: float = MOVE_AFTER_S,
         pace: Pace | None = None,
+        events: EventLog | None = None,
     ) -> None:
         self.scene = Scene(catalog, membership, clock, operator)
         self.manoeuvres = Manoeuvres(self.scene, pace)
+        self.events = events or EventLog(catalog, clock)
         self._period_s = period_s
         self._move_after_s = move_after_s
         self._desired = DesiredState(catalog, membership, keys)
@@ -89,6 +92,7 @@ class Reconciler:
         await place_missing(scene)
         await match_replicas(scene)
         await record_observed(scene)
+        await self.events.write()
         await release_previous(scene)
         scene.membership.set_placements(scene.catalog.placements())
         self._desired.send()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, Reason, Unavailable
 from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_from_proto
 from router.gateway.replicas import Replica
@@ -38,8 +39,15 @@ class _Pending:
     sent_s: float = 0.0
 
 
-Outgoing = _Pending | link.Desired | link.Handles | link.ProfileJob | int | str
-"""A call, the agent's desired state, handles, a profile job, the id of a call or of a profile job to cancel."""
+@dataclass(frozen=True, slots=True)
+class _Attest:
+    """A wish to have every wall read again."""
+
+    number: int
+
+
+Outgoing = _Pending | link.Desired | link.Handles | link.ProfileJob | _Attest | int | str
+"""A call, the agent's desired state, handles, a profile job, a wish to attest, the id of a call or job to cancel."""
 
 
 class AgentSession:
@@ -59,6 +67,7 @@ class AgentSession:
         self._clock = clock
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
+        self._attesting: dict[int, asyncio.Future[list[fleet_pb2.ReplicaAttestation]]] = {}
         self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
         self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company, window_s=window_s)
         self._turnaround_s = 0.0
@@ -104,6 +113,28 @@ class AgentSession:
     def send_handles(self, handles: link.Handles) -> None:
         """Queues the handles that calls of this process will name."""
         self._outgoing.add(handles)
+
+    async def attest(self, timeout_s: float) -> list[fleet_pb2.ReplicaAttestation]:
+        """Has the agent read every wall again.
+
+        Raises:
+            TimeoutError: No answer in time.
+        """
+        number = next(self._ids)
+        future: asyncio.Future[list[fleet_pb2.ReplicaAttestation]] = asyncio.get_running_loop().create_future()
+        self._attesting[number] = future
+        self._outgoing.add(_Attest(number))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            self._attesting.pop(number, None)
+
+    def on_attested(self, answer: link.Attested) -> None:
+        """Completes an `attest`."""
+        future = self._attesting.get(answer.number)
+        if future is not None and not future.done():
+            future.set_result(list(answer.replicas))
 
     def send_profile_job(self, job: link.ProfileJob) -> None:
         """Queues a version to be measured; progress comes back in the agent's frames."""
@@ -190,6 +221,8 @@ class AgentSession:
                 frame.profile_cancels.append(item)
             elif isinstance(item, link.Handles):
                 frame.handles.CopyFrom(item)
+            elif isinstance(item, _Attest):
+                frame.attest = item.number
             else:
                 frame.desired.CopyFrom(item)
         await self._write(frame)

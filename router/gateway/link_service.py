@@ -53,6 +53,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
         window_s: float = WINDOW_S,
         links: Sequence[str] = (),
         on_profile: Callable[[str, link.ProfileProgress], None] = lambda node, progress: None,
+        on_event: Callable[[str, link.AgentEvent], None] = lambda node, event: None,
     ) -> None:
         """
         Args:
@@ -61,6 +62,7 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
             on_profile: Gets (node, progress) of profile jobs.
         """
         self._on_profile = on_profile
+        self._on_event = on_event
         self._membership = membership
         self._identify = identify
         self._blobs = blobs
@@ -118,8 +120,11 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
             self._membership.observe(session, frame)
             for progress in frame.profiles:
                 self._on_profile(session.node, progress)
+            for answer in frame.attested:
+                session.on_attested(answer)
             for event in frame.events:
-                log.info("agent event", node=session.node, kind=event.kind, message=event.message)
+                log.warning("agent event", node=session.node, kind=event.kind, message=event.message)
+                self._on_event(session.node, event)
 
     async def FetchFile(self, request: link.FetchFileRequest, context: Any) -> AsyncIterator[link.FetchFileChunk]:  # noqa: N802
         node = self._identify(context)

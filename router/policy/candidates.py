@@ -14,6 +14,7 @@ from router.policy.wants import Chosen, NodeView, Operator, Standing, Want
 STREAM_BYTES_PER_S = {DeviceKind.CPU: 5e9, DeviceKind.GPU: 1e12}
 """Roofline of a forward pass while nothing is measured: the weights are read once (one core; one GPU)."""
 FLOOR_SERVICE_S = 0.001
+DEFAULT_SHARE_PERCENT = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ def candidates(
     here: Sequence[Standing],
     operator: Operator,
     new_id: Callable[[str], str],
-) -> Iterable[Candidate]:
+) -> Iterable[Candidate | str]:
+    """The partitions and workers a replica could have on a device, or why there is none."""
     if want.apart:
         alone = _own_ground(want, device, here, new_id)
         if alone is not None:
@@ -47,13 +49,15 @@ def candidates(
             yield Candidate(node.name, device, placement.partition, worker_id, "joins a worker of its trust group")
         if workers:
             return
-    elif mine and not want.share_percent:
+    elif mine and not want.share_percent and _has_room(want, mine[0].placement.partition, here):
         partition = mine[0].placement.partition
         yield Candidate(node.name, device, partition, new_id("worker"), "beside this tenant's other models")
         return
     fresh, note = _new_partition(want, device, here, operator, new_id)
     if fresh is not None:
         yield Candidate(node.name, device, fresh, new_id("worker"), note)
+    elif note:
+        yield note
 
 
 def _new_partition(
@@ -61,11 +65,14 @@ def _new_partition(
 ) -> tuple[Partition | None, str]:
     cap = want.memory_quota_bytes or 0
     whole = want.resident.policy in (TrustPolicy.SHARED, TrustPolicy.EXCLUSIVE) and not want.share_percent
+    if device.kind is DeviceKind.GPU and _by_mps(want, device, here):
+        share = want.share_percent or DEFAULT_SHARE_PERCENT
+        return mps_partition(device, share, want.memory_bytes, cap, here, new_id)
     if device.kind is DeviceKind.GPU or whole:
         return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap), "the whole device"
     cores, note = free_cores(device, core_count(device, want.share_percent), here, operator)
     if not cores:
-        return None, ""
+        return None, note
     percent = max(1, round(100 * len(cores) / device.compute_units))
     return Partition(new_id("part"), PartitionKind.CPUSET, device.id, cores, percent, cap), note
 
@@ -75,6 +82,9 @@ def _own_ground(want: Want, device: Device, here: Sequence[Standing], new_id: Ca
     if any(s.placement.model_id == want.model_id and s.placement.version == want.version for s in here):
         return None
     cap = want.memory_quota_bytes or 0
+    if device.kind is DeviceKind.GPU and _by_mps(want, device, here):
+        share = want.share_percent or DEFAULT_SHARE_PERCENT
+        return mps_partition(device, share, want.memory_bytes, cap, here, new_id)[0]
     if device.kind is DeviceKind.GPU or want.resident.policy is TrustPolicy.EXCLUSIVE:
         return None if here else Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap)
     taken = {core for s in here for core in s.placement.partition.cores or device.cores}
@@ -84,6 +94,43 @@ def _own_ground(want: Want, device: Device, here: Sequence[Standing], new_id: Ca
         return None
     percent = max(1, round(100 * count / device.compute_units))
     return Partition(new_id("part"), PartitionKind.CPUSET, device.id, tuple(free[:count]), percent, cap)
+
+
+def mps_partition(
+    device: Device,
+    share: int,
+    needed_bytes: int,
+    quota_bytes: int,
+    here: Sequence[Standing],
+    new_id: Callable[[str], str],
+) -> tuple[Partition | None, str]:
+    """A share of a GPU behind its MPS daemon, with a memory cap in proportion unless a quota says otherwise."""
+    others = {s.placement.partition for s in here}
+    left = 100 - sum(p.share_percent for p in others if p.kind is PartitionKind.MPS)
+    if share > left:
+        return None, f"{share} % of the SMs are asked for and {max(0, left)} % are free"
+    free = device.memory_bytes - sum(p.memory_bytes for p in others)
+    cap = min(quota_bytes or max(needed_bytes, device.memory_bytes * share // 100), free)
+    if cap < needed_bytes:
+        return None, "its memory is given out in caps to other partitions"
+    partition = Partition(new_id("part"), PartitionKind.MPS, device.id, (), share, cap)
+    return partition, f"{share} % of the SMs, {cap >> 20:,} MiB"
+
+
+def _by_mps(want: Want, device: Device, here: Sequence[Standing]) -> bool:
+    """Whether a GPU is cut by MPS: its agent can, the tenant may share, and nobody has it whole already."""
+    if PartitionKind.MPS not in device.kinds or want.resident.policy in (TrustPolicy.EXCLUSIVE, TrustPolicy.HARDWARE):
+        return False
+    kinds = {s.placement.partition.kind for s in here}
+    if PartitionKind.WHOLE in kinds:
+        return False
+    return want.resident.policy is not TrustPolicy.SHARED or bool(want.share_percent) or PartitionKind.MPS in kinds
+
+
+def _has_room(want: Want, partition: Partition, here: Sequence[Standing]) -> bool:
+    """Whether a partition's memory cap holds one more."""
+    inside = sum(s.placement.memory_bytes for s in here if s.placement.partition.id == partition.id)
+    return partition.kind is not PartitionKind.MPS or inside + want.memory_bytes <= partition.memory_bytes
 
 
 def free_cores(
@@ -104,7 +151,7 @@ def free_cores(
 
 def core_count(device: Device, share_percent: int) -> int:
     """Cores for a share; 0 percent asks for the default: a quarter of the device, at least one core."""
-    percent = share_percent or 25
+    percent = share_percent or DEFAULT_SHARE_PERCENT
     return min(device.compute_units, max(1, round(device.compute_units * percent / 100)))
 
 
@@ -133,12 +180,14 @@ def _predicted_finish_s(want: Want, candidate: Candidate, here: Sequence[Standin
     """Backlog of the worker plus the service time, stretched by everyone on the same compute units."""
     device, partition = candidate.device, candidate.partition
     mine = set(partition.cores or device.cores)
-    units = len(mine) if device.kind is DeviceKind.CPU else 1
+    units = len(mine) if device.kind is DeviceKind.CPU else partition.share_percent / 100
     service_s = want.service_s or max(FLOOR_SERVICE_S, want.weights_bytes / (STREAM_BYTES_PER_S[device.kind] * units))
     crowd, backlog_s = 0.0, 0.0
     for other in here:
         if other.placement.worker_id == candidate.worker_id:
             backlog_s = max(backlog_s, other.backlog_s)
+        if partition.kind is PartitionKind.MPS and other.placement.partition.id != partition.id:
+            continue
         theirs = set(other.placement.partition.cores or device.cores)
         crowd += len(mine & theirs) / len(mine) if mine else 1.0
     return backlog_s + service_s * (1.0 + crowd)

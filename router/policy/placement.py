@@ -62,6 +62,9 @@ def place(
             continue
         here = [s for s in here if s.placement.id not in leaving]
         for candidate in candidates(want, node, device, here, operator, new_id):
+            if isinstance(candidate, str):
+                looked_at.append(Alternative(f"{node.name}/{device.id}", False, candidate))
+                continue
             verdict = judge(want, candidate, staying, here, operator)
             if isinstance(verdict, Alternative):
                 looked_at.append(verdict)
@@ -121,8 +124,6 @@ def _mark(alternative: Alternative, best: Chosen) -> Alternative:
 def _summary(want: Want, looked_at: Sequence[Alternative]) -> str:
     if not looked_at and want.apart:
         return "no device has compute units to spare for another replica"
-    if not looked_at:
-        return "no device has a free core, and cores may not be shared in time (--no-overcommit)"
     reasons = "; ".join(dict.fromkeys(a.reason for a in looked_at))
     return f"no device can take it now: {reasons}"
 

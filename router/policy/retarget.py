@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Alternative
-from router.policy.candidates import Candidate, core_count, free_cores, judge
+from router.policy.candidates import Candidate, core_count, free_cores, judge, mps_partition
 from router.policy.placement import mib
 from router.policy.wants import Chosen, NodeView, NoPlace, Operator, Standing, Want
 
@@ -131,7 +131,7 @@ def _on(
     leaving = {m.standing.placement.id for m in members}
     here = [s for s in here if s.placement.id not in leaving]
     staying = [s for s in standing if s.placement.id not in leaving]
-    fresh = _partition(change, partition, device, here, operator, new_id)
+    fresh = _partition(change, partition, device, here, needed, operator, new_id)
     if isinstance(fresh, str):
         return Alternative(where, False, fresh)
     made, note = fresh
@@ -152,6 +152,7 @@ def _partition(
     old: Partition,
     device: Device,
     here: Sequence[Standing],
+    needed: int,
     operator: Operator,
     new_id: Callable[[str], str],
 ) -> tuple[Partition, str] | str:
@@ -176,7 +177,12 @@ def _partition(
         return f"{device.id} is a GPU: give a share in percent, not cores"
     if old.kind is PartitionKind.WHOLE and not sized:
         return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, old.memory_bytes), "the whole device"
-    return f"this agent cannot give out shares of {device.id}"
+    if PartitionKind.MPS not in device.kinds:
+        return f"the agent of {device.id} makes no shares of it (no MPS daemon there)"
+    if any(s.placement.partition.kind is PartitionKind.WHOLE for s in here):
+        return f"somebody else has {device.id} whole"
+    made, note = mps_partition(device, change.share_percent or old.share_percent, needed, 0, here, new_id)
+    return (made, note) if made is not None else note
 
 
 def _finish_s(target: Target) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,3 +145,62 @@ def test_bad_input_says_what_to_do(served: tuple[Instance, str], arguments: tupl
     assert words in done.stderr, done.stderr
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_attest_reads_every_wall_and_a_lost_one_takes_no_traffic(served: tuple[Instance, str]) -> None:
+    instance, key = served
+    before = instance.json("fleet", "attest")
+    assert before["ok"]
+    (one,) = before["replicas"]
+    assert {c["what"] for c in one["checks"]} >= {"process", "affinity mask", "threads", "no new privileges"}
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core: no other affinity to set")
+    pid = instance.replica("mlp")["pid"]
+    mask = os.sched_getaffinity(pid)
+    other = {min(mask)} if len(mask) > 1 else os.sched_getaffinity(0)
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), other)
+    broken = instance.run("fleet", "attest", "-o", "json", check=None)
+    assert broken.returncode != 0
+    assert "affinity is" in broken.stderr
+    eventually(lambda: instance.replica("mlp")["pid"] not in (0, pid) and instance.replica("mlp")["state"] == "ready")
+    assert instance.json("fleet", "attest")["ok"]
+    (event,) = [e for e in instance.json("fleet", "events") if e["kind"] == "wall_mismatch"]
+    assert event["placement_id"] == one["placement_id"]
+    with partywall.Client(instance.address, api_key=key) as client:
+        assert client.infer("mlp", {"x": np.ones((1, 16), np.float32)})["y"].shape == (1, 4)
+
+
+@pytest.fixture(scope="module")
+def h100(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    made = Instance(tmp_path_factory.mktemp("h100"), ("--drain-s", "2", "--simulate-devices", "h100")).start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def test_a_simulated_h100_is_cut_by_mps_attested_and_resized(h100: Instance, mlp_folder: Path) -> None:
+    keys = {name: h100.tenant(name) for name in ("acme", "zeta")}
+    for name, key in keys.items():
+        h100.push(key, "mlp", mlp_folder, *MLP_OPTIONS, "--share", "50")
+        del name
+    rows = partitions(h100)
+    assert sorted((r["kind"], r["share_percent"]) for r in rows) == [("mps", 50), ("mps", 50)]
+    assert all("66 of 132 SMs" in r["wall"] for r in rows)
+    with load(h100, keys["acme"], "mlp", threads=1) as seen:
+        progress(seen, 5)
+        # The GPU is full: only a takeover may overlap with what it replaces.
+        h100.run("partitions", "resize", "acme/mlp", "--share", "25", "--wait")
+        h100.run("partitions", "resize", "zeta/mlp", "--share", "75", "--wait")
+        progress(seen, 5)
+    assert seen.failures == []
+    assert sorted(r["share_percent"] for r in partitions(h100)) == [25, 75]
+    refused = h100.run("partitions", "resize", "acme/mlp", "--share", "30", check=None)
+    assert "30 % of the SMs are asked for and 25 % are free" in refused.stderr
+    answer = h100.json("fleet", "attest")
+    assert answer["ok"]
+    checks = {c["what"]: c for one in answer["replicas"] if one["tenant"] == "zeta" for c in one["checks"]}
+    assert checks["SM count"]["seen"] == "98"
+    assert checks["client list"]["ok"]
+    assert checks["memory cap"]["seen"] == "overrun refused"

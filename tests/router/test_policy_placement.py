@@ -207,3 +207,50 @@ def test_nothing_moves_while_nothing_changes() -> None:
     for tenant in "abc":
         fleet.must(want(tenant))
     assert to_move(fleet.standing, TrustPolicy.SHARED) == []
+
+
+def gpu(name: str = "GPU-1", *kinds: PartitionKind) -> Device:
+    return Device(name, DeviceKind.GPU, "H100", 80 * GIB, 132, (), kinds or (PartitionKind.WHOLE, PartitionKind.MPS))
+
+
+def test_a_gpu_with_a_daemon_is_cut_by_mps_with_caps() -> None:
+    fleet = Fleet(gpu())
+    one, two = fleet.must(want("a")), fleet.must(want("b", share_percent=50))
+    assert (one.partition.kind, one.partition.share_percent, one.partition.memory_bytes) == (
+        PartitionKind.MPS, 25, 20 * GIB,
+    )  # fmt: skip
+    assert (two.partition.share_percent, two.partition.memory_bytes) == (50, 40 * GIB)
+    refused = fleet.add(want("c", share_percent=30))
+    assert isinstance(refused, NoPlace)
+    assert "30 % of the SMs are asked for and 25 % are free" in refused.reason
+
+
+def test_a_gpu_without_a_daemon_is_given_whole() -> None:
+    assert Fleet(gpu("GPU-1", PartitionKind.WHOLE)).must(want("a")).partition.kind is PartitionKind.WHOLE
+
+
+def test_who_shares_with_nobody_gets_the_gpu_whole() -> None:
+    fleet = Fleet(gpu())
+    assert fleet.must(want("a", TrustPolicy.EXCLUSIVE)).partition.kind is PartitionKind.WHOLE
+    assert isinstance(fleet.add(want("b")), NoPlace)
+
+
+def test_a_second_model_goes_into_its_tenants_share_while_the_cap_holds_it() -> None:
+    fleet = Fleet(gpu())
+    one = fleet.must(want("a"))
+    assert fleet.must(want("a", memory_bytes=10 * GIB)).partition == one.partition
+    assert fleet.must(want("a", memory_bytes=12 * GIB)).partition != one.partition
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 60), st.integers(1, 30)), max_size=14))
+def test_shares_and_caps_of_a_gpu_are_never_overcommitted(wants: list[tuple[str, int, int]]) -> None:
+    fleet = Fleet(gpu())
+    for tenant, share, memory in wants:
+        fleet.add(want(tenant, share_percent=share, memory_bytes=memory * GIB))
+        partitions = {s.placement.partition for s in fleet.standing}
+        assert sum(p.share_percent for p in partitions) <= 100
+        assert sum(p.memory_bytes for p in partitions) <= 80 * GIB
+        for p in partitions:
+            inside = sum(s.placement.memory_bytes for s in fleet.standing if s.placement.partition == p)
+            assert inside <= p.memory_bytes

@@ -53,6 +53,14 @@ ConnectionAge = Annotated[
     ),
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+SimulateDevices = Annotated[
+    str,
+    typer.Option(
+        "--simulate-devices",
+        metavar="MODELS",
+        help="For development: GPUs that are not there (h100,h200,a100-80,a100-40); models run on the CPU behind them.",
+    ),
+]
 ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True, min=0)]
 
 DEFAULT_LISTEN = "127.0.0.1:8001"
@@ -158,6 +166,7 @@ def agent(
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
     no_coalescing: NoCoalescing = False,
+    simulate_devices: SimulateDevices = "",
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
     parent_pid: ParentPid = 0,
@@ -179,6 +188,7 @@ def agent(
         queue=QueueDiscipline(check_queue(queue)),
         cores=parse_cores(cores) if cores else (),
         sandbox_required=sandbox_required,
+        simulate_devices=tuple(filter(None, simulate_devices.split(","))),
         coalescing=not no_coalescing,
         drain_s=drain_s,
         log_level=log_level,

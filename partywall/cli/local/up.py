@@ -119,6 +119,7 @@ def up(
     sandbox_required: Annotated[
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
+    simulate_devices: servers.SimulateDevices = "",
     node: Annotated[str, typer.Option("--node", help="Name of this machine's node.")] = servers.LOCAL_NODE,
     router_processes: Annotated[
         int, typer.Option("--router-processes", min=1, max=64, help="Router processes that share the public port.")
@@ -157,6 +158,7 @@ def up(
             *(part for file in modules or () for part in ("--modules", _absolute_module(file))),
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),
+            *(("--simulate-devices", simulate_devices) if simulate_devices else ()),
             *(("--no-coalescing",) if no_coalescing else ()),
         ),
         tls_cert=tls_cert,

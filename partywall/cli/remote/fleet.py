@@ -8,11 +8,13 @@ import typer
 
 from partywall.cli.options import command
 from partywall.cli.output import Printer
-from partywall.cli.remote.rows import event_row, fleet_record, time_text
+from partywall.cli.remote.rows import fleet_record, time_text
+from partywall.cli.remote.wall_rows import attestation_row, event_row
 from partywall.cli.session import Session
 from partywall.cli.values import human_bytes, parse_duration
 from partywall.client.flow import FLEET
 from partywall.domain.names import check_name
+from partywall.errors import NotReady, Reason
 from partywall.v1 import fleet_pb2
 
 fleet = typer.Typer(no_args_is_help=True, help="Nodes, devices, partitions and replicas.")
@@ -59,6 +61,30 @@ def forget(session: Session, node: NodeName) -> None:
     request = fleet_pb2.ForgetNodeRequest(node=check_name(node, "node"))
     session.operator().call(FLEET["ForgetNode"], request)
     session.printer.record({"node": node, "forgotten": True})
+
+
+@fleet.command("attest")
+@command
+def attest(session: Session) -> None:
+    """Read every wall again, now: what was given beside what the kernel and the driver show."""
+    answer = session.operator().call(FLEET["AttestFleet"], fleet_pb2.AttestFleetRequest(), idempotent=True)
+    replicas = [attestation_row(one) for one in answer.replicas]
+    wrong = [one for one in replicas if not one["ok"]]
+    if session.printer.json:
+        session.printer.record({"ok": not wrong, "replicas": replicas, "silent": list(answer.silent)})
+    else:
+        rows = [{**check, "replica": f"{one['tenant']}/{one['model']}:{one['version']} on {one['node']}"}
+                for one in replicas for check in one["checks"]]  # fmt: skip
+        columns = {"replica": "REPLICA", "what": "WHAT", "expected": "EXPECTED", "seen": "SEEN", "ok": "OK"}
+        session.printer.rows(rows, columns, empty="no replicas")
+        for node in answer.silent:
+            session.printer.note(f"node {node} did not answer")
+    if wrong:
+        raise NotReady(
+            f"{len(wrong)} of {len(replicas)} walls do not stand: {'; '.join(wrong[0]['reasons'])}",
+            reason=Reason.WRONG_STATE,
+            fields={"hint": "the workers are started anew; see partywall fleet events"},
+        )
 
 
 @fleet.command("events")

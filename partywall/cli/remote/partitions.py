@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from partywall.cli.options import command
-from partywall.cli.remote.rows import change_record, partition_use_row
+from partywall.cli.remote.wall_rows import change_record, partition_use_row
 from partywall.cli.session import Connection, Session
 from partywall.cli.values import human_bytes
 from partywall.client.flow import FLEET

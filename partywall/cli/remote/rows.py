@@ -133,47 +133,6 @@ def partition_row(partition: fleet_pb2.Partition) -> dict[str, Any]:
     }
 
 
-def partition_use_row(use: fleet_pb2.PartitionUse) -> dict[str, Any]:
-    return {
-        **partition_row(use.partition),
-        "node": use.node,
-        "state": use.state,
-        "replaces": use.replaces or None,
-        "weight": round(use.weight, 3),
-        "residents": list(use.residents),
-        "placements": list(use.placements),
-        "placed_bytes": use.placed_bytes,
-        "wall": use.wall,
-    }
-
-
-def change_record(answer: fleet_pb2.ChangePartitionResponse) -> dict[str, Any]:
-    return {
-        "from": partition_use_row(answer.before),
-        "to": {**partition_row(answer.partition), "node": answer.node},
-        "reason": answer.reason,
-        "needed_bytes": answer.needed_bytes,
-        "free_bytes": answer.free_bytes,
-        "trust": list(answer.trust),
-        "considered": [{"choice": c.choice, "chosen": c.chosen, "reason": c.reason} for c in answer.considered],
-        "decisions": list(answer.decisions),
-        "dry_run": answer.dry_run,
-    }
-
-
-def event_row(event: fleet_pb2.Event) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "at": time_text(event.at),
-        "kind": event.kind,
-        "node": event.node,
-        "device": event.device_id or None,
-        "placement_id": event.placement_id or None,
-        "code": event.code or None,
-        "message": event.message,
-    }
-
-
 def fleet_record(fleet: fleet_pb2.GetFleetResponse) -> dict[str, Any]:
     return {
         "epoch": fleet.epoch,
