@@ -18,6 +18,7 @@ from partywall.clock import SystemClock
 from partywall.domain.fleet import ReplicaState, ReplicaStatus
 from partywall.domain.models import Manifest, Model, Signature, Version
 from partywall.domain.tenants import Tenant
+from partywall.errors import Unavailable
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
 from router.control.catalog import Catalog
@@ -200,8 +201,18 @@ async def test_a_leader_that_is_away_takes_nobody_with_it() -> None:
         await here.processes[0].server.stop(0)
         await here.until(lambda: not here.here(0))
         assert here.here(1)
-        data = b"".join([chunk async for chunk in here.links.fetch("art", "f", 200)])
+        async with asyncio.timeout(BOUND_S):
+            while (data := await fetched(here)) == b"":
+                await asyncio.sleep(0.005)
         assert data == bytes(range(200, 256))
+
+
+async def fetched(here: World) -> bytes:
+    """A file's end; nothing while the agent has not noticed that the first process is away."""
+    try:
+        return b"".join([chunk async for chunk in here.links.fetch("art", "f", 200)])
+    except Unavailable:
+        return b""
 
 
 @pytest.mark.parametrize(
