@@ -209,6 +209,12 @@ class RouterLink:
                 yield chunk.data
         except grpc.RpcError as failure:
             raise from_rpc_error(failure) from failure
+        except asyncio.CancelledError as failure:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # gRPC's word for a channel that was closed here, under the call, as the link broke.
+            raise Unavailable("the link to the router broke; the file is fetched when it is back") from failure
 
     async def _stay(self, channel: grpc.aio.Channel) -> None:
         stub = agent_link_pb2_grpc.AgentLinkStub(channel)

@@ -18,7 +18,7 @@ from partywall.clock import SystemClock
 from partywall.domain.fleet import ReplicaState, ReplicaStatus
 from partywall.domain.models import Manifest, Model, Signature, Version
 from partywall.domain.tenants import Tenant
-from partywall.errors import Unavailable
+from partywall.errors import PartywallError
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
 from router.control.catalog import Catalog
@@ -211,7 +211,7 @@ async def fetched(here: World) -> bytes:
     """A file's end; nothing while the agent has not noticed that the first process is away."""
     try:
         return b"".join([chunk async for chunk in here.links.fetch("art", "f", 200)])
-    except Unavailable:
+    except PartywallError:
         return b""
 
 
