@@ -94,7 +94,7 @@ class WorkerLife:
             closed.cancel()
             worker.runner = worker.process = None
             for slot in worker.replicas.values():
-                slot.loaded = False
+                slot.loaded = slot.parked = False
 
     async def _serve(self, process: WorkerHandle, runner: Runner, closed: asyncio.Future[WorkerExit]) -> str:
         worker = self._worker
@@ -103,6 +103,8 @@ class WorkerLife:
             for slot in list(worker.replicas.values()):
                 if not slot.wanted:
                     await self._drop(slot, process, runner)
+                elif slot.spec.parked:
+                    await self._park(slot, process, runner)
                 elif not slot.loaded and not slot.status.permanent and not closed.done():
                     await self._load(slot, process, runner)
             if not worker.replicas:
@@ -144,33 +146,54 @@ class WorkerLife:
                 asyncio.get_running_loop().call_later(LAST_BACKOFF_S / 6, worker.changed.set)
             return
         runner.open(slot.handle, batch_limits(spec, result), spec.tenant_id, spec.weight or 1.0)
-        slot.loaded = True
+        # What a real load takes is what the next one is judged by.
+        load_s = slot.status.load_seconds if slot.parked else result.load_seconds
+        slot.loaded, slot.parked = True, False
         self._set(
             slot,
             ReplicaState.READY,
             pid=process.pid,
             memory_bytes=result.memory_bytes,
-            load_seconds=result.load_seconds,
+            load_seconds=load_s,
             signature=result.signature,
             wall=process.attested.get("wall", ""),
             restarts=worker.restarts,
         )
 
     async def _drop(self, slot: ReplicaSlot, process: WorkerHandle, runner: Runner) -> None:
-        """Drains a replica: what was accepted is finished, within the bound."""
+        """Drains a replica and frees its memory."""
         if slot.loaded:
-            self._set(slot, ReplicaState.DRAINING)
-            clock = self._means.clock
-            limit_s = clock.monotonic() + self._means.drain_s
-            # A drain is rare and bounded; an event on the request's road would cost every request.
-            while process.alive and not runner.idle(slot.handle) and clock.monotonic() < limit_s:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            runner.close_replica(slot.handle)
+            await self._drain(slot, process, runner)
+        if slot.loaded or slot.parked:
             try:
                 await process.unload(slot.handle)
             except Unavailable as error:
                 log.info("worker ended while unloading", worker=self._worker.worker_id, reason=error.message)
         self._removed(self._worker, slot)
+
+    async def _park(self, slot: ReplicaSlot, process: WorkerHandle, runner: Runner) -> None:
+        """Takes a replica out of service; the worker keeps its weights. One that has none says so by 0 bytes."""
+        if slot.loaded:
+            await self._drain(slot, process, runner)
+            try:
+                await process.park(slot.handle)
+            except Unavailable as error:
+                log.info("worker ended while parking", worker=self._worker.worker_id, reason=error.message)
+                return
+            slot.loaded, slot.parked = False, True
+            self._set(slot, ReplicaState.STOPPED, reason="released; the worker keeps its weights")
+        elif not slot.parked and slot.status.state is not ReplicaState.STOPPED:
+            self._set(slot, ReplicaState.STOPPED, reason="released; its weights are gone", memory_bytes=0)
+
+    async def _drain(self, slot: ReplicaSlot, process: WorkerHandle, runner: Runner) -> None:
+        """What was accepted is finished, within the bound."""
+        self._set(slot, ReplicaState.DRAINING)
+        clock = self._means.clock
+        limit_s = clock.monotonic() + self._means.drain_s
+        # A drain is rare and bounded; an event on the request's road would cost every request.
+        while process.alive and not runner.idle(slot.handle) and clock.monotonic() < limit_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        runner.close_replica(slot.handle)
 
     def _set(self, slot: ReplicaSlot, state: ReplicaState, **changes: object) -> None:
         self._means.report(slot.advance(state, **changes))

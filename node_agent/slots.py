@@ -19,6 +19,8 @@ class ReplicaSlot:
     handle: int
     status: ReplicaStatus
     loaded: bool = False
+    parked: bool = False
+    """The worker keeps its weights, and it serves nobody."""
     wanted: bool = True
 
     def advance(self, state: ReplicaState, **changes: object) -> ReplicaStatus:

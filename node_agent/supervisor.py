@@ -82,6 +82,9 @@ class Supervisor:
             known = self._slots.get(spec.placement_id)
             if known is None or not known[1].wanted:
                 self._add(spec)
+            elif known[1].spec.parked != spec.parked:
+                known[1].spec = spec
+                known[0].changed.set()
 
     def submit(self, placement_id: str, item: Queued) -> None:
         """Queues a request for a placement; `item.handle` is set here. Refused when it is not standing here."""

@@ -135,6 +135,12 @@ class WorkerHandle:
         self.channel.send(worker_pb2.ToWorker(unload=worker_pb2.UnloadReplica(handle=handle)))
         await future
 
+    async def park(self, handle: int) -> None:
+        """Takes a replica out of service, its weights stay; a load with the same handle brings it back at once."""
+        future = self._expect(self._unloads, handle)
+        self.channel.send(worker_pb2.ToWorker(park=worker_pb2.ParkReplica(handle=handle)))
+        await future
+
     def submit(self, batch: Batch) -> asyncio.Future[BatchDone]:
         """Sends one batch. The future fails with Unavailable(WORKER_DIED) when the worker ends before it answers."""
         future: asyncio.Future[BatchDone] = self.loop.create_future()

@@ -41,11 +41,13 @@ from router.gateway.replicas import ModelRoute, build_routes
 from router.gateway.shared_throttle import QuotaBook, SharedThrottle
 from router.gateway.statistics import NoStatistics, Statistics
 from router.gateway.throttle import Limits, Throttle
+from router.gateway.waking import Waker
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
 from router.policy.scaling import ScalingLimits
 from router.policy.triggers import TriggerSettings
+from router.residency import Residency
 from router.settings import RouterSettings
 from router.siblings import Siblings
 
@@ -173,7 +175,10 @@ async def build(settings: RouterSettings) -> Parts:
     profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
     registry = CollectorRegistry()
     events = EventLog(catalog, clock, registry)
-    reconciler = Reconciler(catalog, membership, keys, clock, operator, events=events) if rank.leads else None
+    reconciler = None
+    if rank.leads:
+        swap_bytes = settings.swap_bytes
+        reconciler = Reconciler(catalog, membership, keys, clock, operator, events=events, swap_bytes=swap_bytes)
     keeper: Keeper = reconciler or Follower(catalog, membership)
     if rank.leads:
         membership.epoch = await _next_epoch(catalog)
@@ -196,6 +201,7 @@ async def build(settings: RouterSettings) -> Parts:
         clock,
         Attempts(hedging, routing, clock, registry, loop_later),
         journal,
+        Waker(Residency(control)),
     )
     remover = Remover(control)
     uploads = Uploads(control, remover)

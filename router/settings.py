@@ -68,6 +68,8 @@ class RouterSettings:
     """Of one model."""
     merge_after_s: float = 120.0
     """How long a replica must have been superfluous before it goes."""
+    swap_bytes: int = 0
+    """Memory per node in which workers keep weights of released versions; 0: none."""
     heartbeat_s: float = 1.0
     dead_after_s: float = 2.6
     """Silence after which an agent is taken as dead; with the watch period this stays below 3 s."""

@@ -36,6 +36,7 @@ class Worker:
         self._modules = modules
         self._device_kind = device_kind
         self._replicas: dict[int, Replica] = {}
+        self._parked: dict[int, Replica] = {}
 
     def refuse(self, failure: PartywallError) -> None:
         """Tells the agent why there will be no worker."""
@@ -66,7 +67,13 @@ class Worker:
             self._load(message.load)
         elif kind == "unload":
             self._replicas.pop(message.unload.handle, None)
+            self._parked.pop(message.unload.handle, None)
             self._send(worker_pb2.FromWorker(unloaded=message.unload.handle))
+        elif kind == "park":
+            handle = message.park.handle
+            if handle in self._replicas:
+                self._parked[handle] = self._replicas.pop(handle)
+            self._send(worker_pb2.FromWorker(unloaded=handle))
         else:
             return False
         return True
@@ -120,7 +127,7 @@ class Worker:
         try:
             if request.handle in self._replicas:
                 raise InternalError(f"replica {request.handle} is loaded already")
-            model = self._model(request, key)
+            model = self._parked.pop(request.handle, None) or self._model(request, key)
             self._replicas[request.handle] = model
             result.ok = True
             result.signature.CopyFrom(convert.signature_to_proto(model.model.signature))

@@ -15,6 +15,7 @@ class Placement:
 
     Attributes:
         replaces: The placement whose work this one takes over; empty: none. That one stands until this one serves.
+        parked: It serves nobody; its worker keeps the weights, so that the version comes back without a load.
         weight: Share (0..1) of the replaced placement's traffic that comes here; 1.0 where nothing is replaced.
     """
 
@@ -31,6 +32,7 @@ class Placement:
     replaces: str = ""
     weight: float = 1.0
     rev: int = 0
+    parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ class DesiredState:
         self._catalog = catalog
         self._membership = membership
         self._keys = keys
-        self._sent: dict[str, tuple[AgentSession, tuple[tuple[str, int], ...]]] = {}
+        self._sent: dict[str, tuple[AgentSession, tuple[tuple[str, int, bool], ...]]] = {}
 
     def send(self) -> None:
         """Sends to every live session whose desired set changed, or that is new."""
         for session in list(self._membership.sessions()):
             mine = sorted((p for p in self._catalog.placements() if p.node == session.node), key=lambda p: p.id)
-            mark = tuple((p.id, self._membership.replicas_by_id[p.id].handle) for p in mine)
+            mark = tuple((p.id, self._membership.replicas_by_id[p.id].handle, p.parked) for p in mine)
             known = self._sent.get(session.node)
             if known is not None and known[0] is session and known[1] == mark:
                 continue
@@ -69,6 +69,7 @@ class DesiredState:
             data_key=key,
             partition=convert.partition_to_proto(placement.partition),
             worker_id=placement.worker_id,
+            parked=placement.parked,
             weight=tenant.quota.weight,
             replaces_partition=self._replaced(placement),
         )

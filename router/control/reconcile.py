@@ -20,6 +20,7 @@ from router.control.manoeuvres import Manoeuvres
 from router.control.membership import Membership
 from router.control.passes.nodes import record_nodes
 from router.control.passes.observed import record_observed, release_previous
+from router.control.passes.parking import park
 from router.control.passes.placing import place_missing
 from router.control.passes.replicas import match_replicas
 from router.control.passes.retire import MOVE_AFTER_S, retire
@@ -48,12 +49,14 @@ class Reconciler:
         move_after_s: float = MOVE_AFTER_S,
         pace: Pace | None = None,
         events: EventLog | None = None,
+        swap_bytes: int = 0,
     ) -> None:
         self.scene = Scene(catalog, membership, clock, operator)
         self.manoeuvres = Manoeuvres(self.scene, pace)
         self.events = events or EventLog(catalog, clock)
         self._period_s = period_s
         self._move_after_s = move_after_s
+        self._swap_bytes = swap_bytes
         self._desired = DesiredState(catalog, membership, keys)
         self._kick = asyncio.Event()
         self._on_pass: list[Callable[[], None]] = []
@@ -88,6 +91,7 @@ class Reconciler:
         scene.membership.set_placements(scene.catalog.placements())
         await record_nodes(scene)
         await self.manoeuvres.advance()
+        await park(scene, self._swap_bytes)
         await retire(scene, self.manoeuvres, self._move_after_s)
         await place_missing(scene)
         await match_replicas(scene)

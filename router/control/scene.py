@@ -38,8 +38,8 @@ class Scene:
         return [NodeView(s.node, self.membership.devices(s.node)) for s in self.membership.sessions()]
 
     def standings(self) -> list[Standing]:
-        """All placements with their owners and the work that waits for them."""
-        return [s for p in self.catalog.placements() if (s := self.standing(p)) is not None]
+        """All placements with their owners and the work that waits for them; parked ones give way and do not count."""
+        return [s for p in self.catalog.placements() if not p.parked and (s := self.standing(p)) is not None]
 
     def standing(self, placement: Placement) -> Standing | None:
         tenant = self.catalog.tenant(placement.tenant_id)

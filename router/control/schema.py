@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 METADATA = MetaData(
@@ -172,6 +173,7 @@ Table(
     Column("reason", Text, nullable=False),
     Column("replaces", ID, nullable=False, server_default=""),
     Column("weight", Float, nullable=False, server_default="1.0"),
+    Column("parked", Boolean, nullable=False, server_default=false()),
     _rev(),
     _to_tenant(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),

@@ -26,6 +26,7 @@ from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
 from router.gateway.replicas import ModelRoute, Replica, Route
 from router.gateway.statistics import Statistics
 from router.gateway.throttle import Limits
+from router.gateway.waking import Waker
 from router.policy.routing import RoutingLimits, decide
 
 ParsedRequest: TypeAlias = tuple[Any, Sequence[int]]
@@ -65,6 +66,7 @@ class Dispatcher:
         clock: Clock,
         attempts: Attempts,
         journal: Journal,
+        waker: Waker | None = None,
     ) -> None:
         self._routes = routes
         self._throttle = throttle
@@ -74,6 +76,7 @@ class Dispatcher:
         self._clock = clock
         self._attempts = attempts
         self._journal = journal
+        self._waker = waker
 
     async def infer(
         self, tenant: Tenant, raw: bytes, parsed: ParsedRequest, remaining_s: float | None, request_id: str
@@ -86,7 +89,7 @@ class Dispatcher:
         started_s = self._clock.monotonic()
         request, raw_sizes = parsed
         throttle, model = self._throttle, request.model_name
-        entered = False
+        entered, waited_s = False, 0.0
         route: Route | None = None
         trace = Trace(request_id[:MAX_ID_CHARACTERS], model[:MAX_ID_CHARACTERS], started_s)
         self._statistics.in_flight += 1
@@ -95,8 +98,14 @@ class Dispatcher:
                 await throttle.enter(tenant.id, tenant.quota)
                 entered = True
             route = self.route(tenant, model, request.model_version)
+            if not route.replicas and self._waker is not None and route.version.manifest.cold_start:
+                route = await self._woken(self._waker, tenant, route, request, remaining_s)
+                waited_s = self._clock.monotonic() - started_s
+                remaining_s = None if remaining_s is None else remaining_s - waited_s
             replica = self._admit(route, request, raw_sizes, remaining_s, trace)
-            work = Work(tenant.id, route, self._fresh, raw, trace.rows, started_s + trace.budget_s, request_id, trace)
+            work = Work(
+                tenant.id, route, self._fresh, raw, trace.rows, started_s + waited_s + trace.budget_s, request_id, trace
+            )
             reply = await self._attempts.call(work, replica, trace.predicted_s)
         except PartywallError as error:
             elapsed_s = self._clock.monotonic() - started_s
@@ -163,6 +172,17 @@ class Dispatcher:
         now_ms = int(self._clock.now().timestamp() * 1e3)
         slo_ms = version.manifest.slo_ms
         self._statistics.served(tenant.id, tenant.name, model, version.number, elapsed_s, reply, slo_ms, now_ms)
+
+    async def _woken(
+        self, waker: Waker, tenant: Tenant, route: Route, request: Any, remaining_s: float | None
+    ) -> Route:
+        """The route once its version is resident; unchanged where it failed or is on its way without us."""
+        version = route.version
+        if (version.resident and version.state is VersionState.READY) or version.state is VersionState.FAILED:
+            return route
+        left_s = self._deadlines.default_s if remaining_s is None else min(remaining_s, self._deadlines.max_s)
+        await waker.wake(tenant, request.model_name, version, left_s)
+        return self.route(tenant, request.model_name, str(version.number))
 
     def _fresh(self, work: Work) -> Sequence[Replica]:
         """The version's replicas as they are now, for another try."""

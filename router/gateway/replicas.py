@@ -64,7 +64,9 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        return self.session is not None and self.status is not None and self.status.state is ReplicaState.READY
+        status = self.status
+        up = self.session is not None and status is not None and status.state is ReplicaState.READY
+        return up and not self.placement.parked
 
     @property
     def shared_backlog_s(self) -> float:

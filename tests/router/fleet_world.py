@@ -70,6 +70,8 @@ class Agent:
 class FleetWorld:
     """One installation. `passes` runs the reconcile loop, moving the clock between passes."""
 
+    swap_bytes = 0
+
     def __init__(self, operator: Operator | None = None) -> None:
         self.store = MemoryStore()
         self.clock = VirtualClock()
@@ -82,7 +84,14 @@ class FleetWorld:
         await self.catalog.open()
         self.membership = Membership(self.clock, Names(), 3.0)
         self.membership.generation = max((p.generation for p in self.catalog.placements()), default=0)
-        self.reconciler = Reconciler(self.catalog, self.membership, MemoryKeyProvider(), self.clock, self.operator)
+        self.reconciler = Reconciler(
+            self.catalog,
+            self.membership,
+            MemoryKeyProvider(),
+            self.clock,
+            self.operator,
+            swap_bytes=self.swap_bytes,
+        )
         for agent in list(self.agents.values()):
             self.join(agent.node, *agent.devices, fail_new=agent.fail_new)
         return self

@@ -13,7 +13,7 @@ import typer
 from partywall.cli.local.extras import extra
 from partywall.cli.options import command
 from partywall.cli.session import Session
-from partywall.cli.values import parse_cores
+from partywall.cli.values import parse_cores, parse_size
 from partywall.domain.names import check_name
 from partywall.errors import InvalidInput
 
@@ -33,6 +33,9 @@ NoPlanner = Annotated[bool, typer.Option("--no-planner", help="Leave the number 
 MaxReplicas = Annotated[int, typer.Option("--max-replicas", min=1, max=16, help="Of one model.")]
 MergeAfterS = Annotated[
     float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")
+]
+SwapBytes = Annotated[
+    str, typer.Option("--swap-bytes", metavar="SIZE", help="Per node, for weights of released versions; 0: none.")
 ]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
@@ -104,6 +107,7 @@ def router(
     no_planner: NoPlanner = False,
     max_replicas: MaxReplicas = 4,
     merge_after_s: MergeAfterS = 120.0,
+    swap_bytes: SwapBytes = "0",
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     processes: Processes = 1,
     connection_age_s: ConnectionAge = None,
@@ -137,6 +141,7 @@ def router(
         planner=not no_planner,
         max_replicas=max_replicas,
         merge_after_s=merge_after_s,
+        swap_bytes=parse_size(swap_bytes),
         metrics=not no_metrics,
         coalescing=not no_coalescing,
         overcommit=not no_overcommit,

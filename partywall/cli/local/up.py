@@ -20,7 +20,7 @@ from partywall.cli.local.supervisor import Addresses, Launch, Plan, Supervisor, 
 from partywall.cli.options import command
 from partywall.cli.session import Connection, Session
 from partywall.cli.settings import local_address, read_secret
-from partywall.cli.values import parse_cores
+from partywall.cli.values import parse_cores, parse_size
 from partywall.client.endpoint import open_endpoint
 from partywall.client.flow import FLEET
 from partywall.clock import SystemClock
@@ -112,6 +112,7 @@ def up(
     no_planner: servers.NoPlanner = False,
     max_replicas: servers.MaxReplicas = 4,
     merge_after_s: servers.MergeAfterS = 120.0,
+    swap_bytes: servers.SwapBytes = "0",
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -151,6 +152,7 @@ def up(
             *aged,
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
+            *("--swap-bytes", str(parse_size(swap_bytes))),
         ),
         agent_options=(
             *common,

@@ -52,6 +52,9 @@ def push(
     side_effects: Annotated[
         bool, typer.Option("--side-effects", help="A request must never run twice: not retried, not hedged.")
     ] = False,
+    cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="A request wakes the version when it is not resident.")
+    ] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Live as soon as it is ready.")] = False,
     wait: Wait = False,
     timeout: WaitTimeout = DEFAULT_WAIT_S,
@@ -67,6 +70,7 @@ def push(
         memory_bytes=parse_size(memory),
         max_batch=max_batch,
         side_effects=side_effects,
+        cold_start=cold_start,
     )
     artifact = inspect_folder(folder, engine, described.options)
     if artifact.skipped:

@@ -22,6 +22,8 @@ async def retire(scene: Scene, manoeuvres: Manoeuvres, move_after_s: float) -> N
         version = scene.version(placement)
         others = any(s.node != placement.node for s in membership.sessions())
         lost = membership.away_s(placement.node) > move_after_s and others
+        if version is not None and placement.parked:
+            continue  # `parking` cares for it
         if version is None or not version.resident or lost:
             await _drop(scene, placement, "its node stays away" if lost else "nobody wants it")
     await _separate(scene, manoeuvres)
