@@ -30,7 +30,7 @@ class HedgeLimits:
     retry: bool = True
     hedge: bool = True
     ratio: float = 0.1
-    burst: float = 20.0
+    burst: float = 100.0
     tries: int = 3
     deaths: int = 2
     quantile: float = 0.95

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +90,10 @@ def test_replicas_come_and_go_with_the_load(pair: Instance, heavy_folder: Path) 
     with Callers(pair, key, "m", 16) as load:
         eventually(lambda: sum(r["state"] == "ready" for r in pair.replicas() if r["model"] == "m") == 2, 90)
         assert {r["node"] for r in pair.replicas() if r["model"] == "m"} == {"local", "n2"}
+        served = load.answered
+        eventually(lambda: load.answered > served + 50)
+        # A worker that dies under them costs no caller anything: what it held is tried on the other replica.
+        os.kill(next(r["pid"] for r in pair.replicas() if r["model"] == "m" and r["node"] == "local"), signal.SIGKILL)
         served = load.answered
         eventually(lambda: load.answered > served + 50)
     assert load.failures == []
