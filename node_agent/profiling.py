@@ -12,6 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from isolation.devices.library import GpuLibrary
+from isolation.interference.counters import SoloCounters
 from isolation.interference.plans import pace_for, plan_for
 from isolation.interference.probes import DEFAULT_LLC_BYTES
 from isolation.interference.profiler import ProfilePlan, Step, assemble, refuse_busy
@@ -39,8 +41,17 @@ class Profiler:
     """Runs jobs; `send` gets each step's progress and how a job ended."""
 
     def __init__(
-        self, devices: Sequence[Device], spawn: Spawn, artifacts: Artifacts, send: Send, busy: Busy | None = None
+        self,
+        devices: Sequence[Device],
+        spawn: Spawn,
+        artifacts: Artifacts,
+        send: Send,
+        busy: Busy | None = None,
+        library: GpuLibrary | None = None,
     ) -> None:
+        """`library` reads counters of GPUs; None: profiles have none."""
+        self._library = library
+
         self._devices = {d.id: d for d in devices}
         self._spawn = spawn
         self._artifacts = artifacts
@@ -92,7 +103,10 @@ class Profiler:
             refuse_busy(await self._busy(device), anyway=False)
         folder = await self._artifacts.folder(spec.artifact_id, spec.files)
         pace = pace_for(quick=settings.quick)
-        bench = WorkerBench(self._spawn, job.id, spec, folder, device, pace, _llc_bytes())
+        counters = None
+        if self._library is not None and device.kind is DeviceKind.GPU:
+            counters = SoloCounters(self._library, device.id)
+        bench = WorkerBench(self._spawn, job.id, spec, folder, device, pace, _llc_bytes(), counters)
         try:
             first = plan_for(device, max_batch=1, shares=settings.shares, quick=settings.quick).shares[0]
             signature = await bench.signature(first)

@@ -7,6 +7,7 @@ sealed, one `Engine` inside. Times are the workers' own service times, the quant
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from isolation.interference.bench_cpu import share_cores
+from isolation.interference.counters import SoloCounters
 from isolation.interference.profiler import Facts, Step, StepKind, co_run_values
 from isolation.interference.rounds import Pace, Round, combine, relative_spread, window_mean_ms
 from node_agent.profiling_inputs import make_request
@@ -54,7 +56,15 @@ class WorkerBench:
     """
 
     def __init__(
-        self, spawn: Spawn, job: str, spec: link.PlacementSpec, folder: Path, device: Device, pace: Pace, llc_bytes: int
+        self,
+        spawn: Spawn,
+        job: str,
+        spec: link.PlacementSpec,
+        folder: Path,
+        device: Device,
+        pace: Pace,
+        llc_bytes: int,
+        counters: SoloCounters | None = None,
     ) -> None:
         self._spawn = spawn
         self._job = job
@@ -63,9 +73,11 @@ class WorkerBench:
         self._device = device
         self._pace = pace
         self._llc_bytes = llc_bytes
+        self._counters = counters
         self._standing: _Standing | None = None
         self._stream: Stream | None = None
         self._facts = Facts()
+        self._numbers = itertools.count(1)
 
     async def signature(self, share_percent: int) -> Signature:
         """Loads the version at a share and answers what it takes.
@@ -89,12 +101,16 @@ class WorkerBench:
         model = self._stream = Stream(standing.worker, _HANDLE, request.data)
         window_s = await self._warm(model, request.input_bytes)
         if step.probe is None:
-            windows = [
-                window_mean_ms(model.batch_seconds(await model.window(window_s))) for _ in range(self._pace.rounds)
-            ]
-            return {"alone_ms": statistics.median(windows), "spread": relative_spread(windows)}
+            return await self._solo(model, window_s)
         async with self._probe(step.probe, step.probe_percent, front=False) as probe:
             return co_run_values(combine([r async for r in self._rounds(model, probe, window_s)]))
+
+    async def _solo(self, model: Stream, window_s: float) -> dict[str, float]:
+        if self._counters is not None:
+            self._counters.start()
+        windows = [window_mean_ms(model.batch_seconds(await model.window(window_s))) for _ in range(self._pace.rounds)]
+        seen = self._counters.stop() if self._counters is not None else {}
+        return {"alone_ms": statistics.median(windows), "spread": relative_spread(windows), **seen}
 
     async def close(self) -> None:
         """Ends the version's worker; its memory is free then."""
@@ -154,7 +170,7 @@ class WorkerBench:
         await self.close()
         spec = self._spec
         partition = self._partition(share_percent, front=True, memory_bytes=spec.partition.memory_bytes)
-        worker = await self._spawn(f"profile-{self._job}-{share_percent}", partition)
+        worker = await self._spawn(partition.id, partition)
         request = worker_pb2.LoadReplica(
             handle=_HANDLE,
             tenant_id=spec.tenant_id,
@@ -177,9 +193,8 @@ class WorkerBench:
 
     @asynccontextmanager
     async def _probe(self, probe: ProbeSetting, share_percent: int, *, front: bool) -> AsyncIterator[Stream]:
-        side = "front" if front else "back"
         partition = self._partition(share_percent, front=front, memory_bytes=0)
-        worker = await self._spawn(f"profile-{self._job}-probe-{side}", partition)
+        worker = await self._spawn(f"{partition.id}-probe", partition)
         try:
             options = {"resource": probe.resource.value, "level": f"{probe.level:g}", "llc_bytes": str(self._llc_bytes)}
             manifest = models_pb2.Manifest(engine=NAME, options=options)
@@ -195,7 +210,8 @@ class WorkerBench:
 
     def _partition(self, share_percent: int, *, front: bool, memory_bytes: int) -> Partition:
         """The model's cores from the front, a probe's from the back; on a GPU a share of it."""
-        name = f"profile-{self._job}-{'front' if front else 'back'}-{share_percent}"
+        # Never the same id twice: the last one may be on its way down while the next worker starts.
+        name = f"profile-{self._job}-{next(self._numbers)}"
         if self._device.kind is DeviceKind.CPU:
             ordered = self._device.cores if front else self._device.cores[::-1]
             cores = tuple(sorted(share_cores(ordered, share_percent)))

@@ -5,7 +5,7 @@ meets another. A run is a dictionary of numbers under the step's key, so that wh
 
 | step | values |
 | --- | --- |
-| solo | `alone_ms`, `spread` |
+| solo | `alone_ms`, `spread`, and on GPUs with GPM the fields of `domain.profiles.Counters` |
 | beside | `alone_ms`, `latency_ms`, `probe_slowdown`, `spread`, `probe_spread` |
 | probe beside itself | `probe_slowdown`, `probe_spread` |
 """
@@ -16,7 +16,7 @@ import enum
 import json
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from partywall.domain.profiles import Counters, ProbePoint, ProbeSetting, Profil
 from partywall.errors import InvalidInput, NotReady, Reason
 
 Values = Mapping[str, float]
+COUNTER_NAMES = tuple(f.name for f in fields(Counters))
 
 
 class StepKind(enum.StrEnum):
@@ -107,13 +108,12 @@ class ProfilePlan:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What needs no run: sizes in bytes of one batch's tensors, memory, load time, device counters by share."""
+    """What needs no run: sizes in bytes of one batch's tensors, memory and load time."""
 
     memory_bytes: int = 0
     load_seconds: float = 0.0
     input_bytes: int = 0
     output_bytes: int = 0
-    counters: Mapping[int, Counters] | None = None
 
 
 Ticker = Callable[[int, int, Step], None]
@@ -170,6 +170,7 @@ def assemble(
     pressure: dict[ProbePoint, float] = {}
     probe_self: dict[ProbePoint, float] = {}
     beside: dict[int, list[float]] = {}
+    counters: dict[int, Counters] = {}
     solo_at: dict[tuple[int, int], float] = {}
     spreads: list[float] = []
     for step in plan.steps():
@@ -178,6 +179,8 @@ def assemble(
         found = done[step.key]
         if step.probe is None:
             solo_at[step.rows, step.own_percent] = found["alone_ms"]
+            if step.rows == plan.rows and "sm_util" in found:
+                counters[step.own_percent] = Counters(**{n: found[n] for n in COUNTER_NAMES if n in found})
             continue
         point = ProbePoint(step.probe, step.own_percent, step.probe_percent)
         if step.kind is StepKind.PROBE_SELF:
@@ -194,7 +197,7 @@ def assemble(
         beside_probes_ms={s: sum(v) / len(v) for s, v in beside.items()},
         sensitivity=sensitivity,
         pressure=pressure,
-        counters=known.counters or {},
+        counters=counters,
         batch=plan.rows,
         memory_bytes=known.memory_bytes,
         load_seconds=known.load_seconds,

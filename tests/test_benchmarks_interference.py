@@ -1,0 +1,54 @@
+"""The interference benchmarks' own parts: what they say where they cannot measure, and the oracle's arithmetic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu_profile, interference_live, probe_repeatability
+from benchmarks.gpu_profile import Finding
+from partywall.errors import Unsupported
+
+
+def test_without_a_gpu_the_checks_are_skipped_by_name(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    out = tmp_path / "gpu-profile"
+    assert gpu_profile.main(["--out", str(out)]) == 0
+    (finding,) = json.loads(out.with_suffix(".json").read_text())
+    assert finding["ok"] is None
+    assert "skipped" in out.with_suffix(".md").read_text()
+
+
+def test_a_check_that_fails_does_not_end_the_others() -> None:
+    def broken() -> Finding:
+        raise RuntimeError("no such kernel")
+
+    found = gpu_profile.guarded("dram alone", broken)
+    assert (found.ok, found.name) == (False, "dram alone")
+    assert "no such kernel" in found.seen
+
+
+def test_repeatability_wants_two_cores() -> None:
+    with pytest.raises(Unsupported, match="two cores"):
+        probe_repeatability.measure(1, [0], 1)
+    row = probe_repeatability.Steadiness("probe:llc:1.0", 1.0, 0.01, 0.02, 1.5, 0.03, 0.04)
+    assert "| probe:llc:1.0 | 1.000 | 1.0% (2.0%) | 1.500 | 3.0% (4.0%) |" in probe_repeatability.page([row], 3)
+
+
+def test_an_oracle_leaves_what_observations_do_not_hold() -> None:
+    rng = np.random.default_rng(3)
+    common = rng.normal(0, 0.05, (400, 1)) + rng.normal(0, 0.001, (400, 6))
+    alone = rng.normal(0, 0.05, (400, 6))
+    assert interference_live.oracle_p90(common) < 0.005
+    assert interference_live.oracle_p90(alone) == pytest.approx(0.05 * 1.645, rel=0.1)
+
+
+def test_repeats_are_read_from_the_data() -> None:
+    noise = interference_live.repeat_noise(interference_live.DATA)
+    assert len(noise) > 20
+    assert np.abs(noise).max() < 0.2
