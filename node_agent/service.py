@@ -85,7 +85,9 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         walls=walls,
         on_event=lambda event: links.event(event),
     )
-    profiler = Profiler(devices, walls.spawn, artifacts, lambda progress: links.report_profile(progress), library=node.library)
+    profiler = Profiler(
+        devices, walls.spawn, artifacts, lambda progress: links.report_profile(progress), library=node.library
+    )
 
     def hello() -> link.Hello:
         return link.Hello(
