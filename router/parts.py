@@ -184,7 +184,9 @@ async def build(settings: RouterSettings) -> Parts:
         membership.epoch = await _next_epoch(catalog)
         membership.generation = max((p.generation for p in catalog.placements()), default=0)
         await profile_book.open()
-    corrections = Corrections(membership.replica_runtimes, membership.devices, profile_book, device_type)
+    corrections = Corrections(
+        membership.replica_runtimes, membership.devices, profile_book, device_type, measuring=profiles.measuring
+    )
     slowdowns = Slowdowns(corrections, catalog, clock)
     profiles.on_profile(slowdowns.new_profile)
     routes = Routes(catalog, membership)

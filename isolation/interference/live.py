@@ -46,6 +46,9 @@ class LivePolicy:
             raise InvalidInput(f"live policy needs positive values and a widening of at least 1: {self}")
 
 
+_FORGOTTEN = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class _State:
     weight: float = 0.0
@@ -109,6 +112,15 @@ class LiveCorrector:
         return replace(
             predicted, slowdown=slowdown, upper=slowdown * math.exp(distance * deviation), deviation=deviation
         )
+
+    def prune(self, at_s: float) -> None:
+        """Lets go of settings whose reports have decayed to nothing; alarms stay until `forget`."""
+        half_life_s = self._policy.half_life_s
+        self._states = {
+            s: state
+            for s, state in self._states.items()
+            if state.alarmed or state.decayed(at_s, half_life_s).weight > _FORGOTTEN
+        }
 
     def wants_profile(self) -> tuple[str, ...]:
         """Victims whose residuals changed since their profile was taken, sorted."""

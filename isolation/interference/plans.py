@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from isolation.interference.profiler import ProfilePlan
 from isolation.interference.rounds import FULL, QUICK, Pace
-from partywall.domain.fleet import Device, DeviceKind
+from partywall.domain.fleet import Device, DeviceKind, PartitionKind
 from partywall.domain.profiles import ProbeSetting, Resource
 from partywall.errors import InvalidInput
 
@@ -39,6 +39,9 @@ def plan_for(
         raise InvalidInput(f"batch must be 1 to {max(max_batch, 1)}, got {rows}", fields={"field": "batch"})
     cpu = device.kind is DeviceKind.CPU
     offered = core_shares(device.compute_units) if cpu else _QUARTERS
+    if not cpu and device.kinds and PartitionKind.MPS not in device.kinds:
+        # Without MPS nothing stands beside anything: what can be measured is the model alone.
+        offered = (100,)
     chosen = tuple(sorted(set(shares))) or (_few(offered) if quick else offered)
     resources = _CPU if cpu else _GPU
     if quick:

@@ -68,11 +68,18 @@ class Targets:
         kind = PartitionKind.CPUSET if device.kind is DeviceKind.CPU else PartitionKind.WHOLE
         return Target(session, device, Partition("profile", kind, device.id, device.cores, 100, memory_bytes))
 
-    def busy(self, target: Target, now_s: float, tenant: Tenant, *, operator: bool) -> str:
-        """Who keeps the device busy; empty: nobody. A tenant is told its own models' names only."""
+    def busy(
+        self, target: Target, now_s: float, tenant: Tenant, *, operator: bool = False, others_only: bool = False
+    ) -> str:
+        """Who keeps the device busy; empty: nobody. A tenant is told its own models' names only.
+
+        `others_only` leaves out what is the tenant's own.
+        """
         names: list[str] = []
         for replica in self._residents(target):
             if not replica.outstanding_requests and now_s - replica.service.last_sample_s > QUIET_S:
+                continue
+            if others_only and replica.placement.tenant_id == tenant.id:
                 continue
             entry = self.catalog.model_by_id(replica.placement.model_id)
             owner = self.catalog.tenant(replica.placement.tenant_id)

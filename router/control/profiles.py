@@ -25,6 +25,8 @@ from router.gateway.link import AgentSession
 
 log = structlog.get_logger(__name__)
 
+WATCH_S = 0.5
+"""How often running jobs are held against what is served beside them."""
 Subject = tuple[str, int]
 """(model id, version)"""
 
@@ -34,9 +36,15 @@ class _Job:
     """A job that runs or ran; the last one of each version is kept for whoever asks."""
 
     id: str
+    tenant: Tenant
     version: Version
-    session: AgentSession
+    target: Target
+    operator: bool
     status: pb.ProfileJobStatus = field(default_factory=lambda: pb.ProfileJobStatus(state=pb.PROFILE_STATE_RUNNING))
+
+    @property
+    def session(self) -> AgentSession:
+        return self.target.session
 
     @property
     def running(self) -> bool:
@@ -65,7 +73,8 @@ class ProfileJobs:
         Raises:
             NotFound: No such model, version or node.
             PermissionDenied: A tenant named a node, or trust forbids it.
-            NotReady: The device is busy (unless `anyway`), or the version stands nowhere.
+            NotReady: The device is busy, or the version stands nowhere. `anyway` measures on a busy device all the
+                same, but only the operator's does where other tenants are served.
         """
         if request.node and not operator:
             raise PermissionDenied("only the operator names a node (--node); without it the version's own is taken")
@@ -74,15 +83,14 @@ class ProfileJobs:
         if job is not None and job.running and not job.session.closed:
             return self._answer(entry, version)
         target = self._targets.choose(tenant, entry, version, request.node)
-        busy = self._targets.busy(target, self._control.clock.monotonic(), tenant, operator=operator)
-        if busy and not request.settings.anyway:
-            raise NotReady(
-                f"the device is busy serving {busy}; wait until it is idle, or profile with --anyway",
-                reason=Reason.WRONG_STATE,
-                fields={"busy": busy},
-            )
+        anyway = request.settings.anyway
+        if not (anyway and operator):
+            now_s = self._control.clock.monotonic()
+            busy = self._targets.busy(target, now_s, tenant, operator=operator, others_only=anyway)
+            if busy:
+                raise _busy(busy, anyway=anyway)
         message = await self._message(tenant, entry, version, target, request.settings)
-        job = _Job(message.id, version, target.session)
+        job = _Job(message.id, tenant, version, target, operator and anyway)
         self._jobs[entry.model.id, version.number] = job
         self._by_id = {j.id: j for j in self._jobs.values()}
         target.session.send_profile_job(message)
@@ -113,11 +121,33 @@ class ProfileJobs:
             self._arrived.put_nowait((node, progress))
 
     async def run(self) -> None:
+        """Also ends jobs that stand in the way of other tenants' requests, which came after them."""
         while True:
-            _, progress = await self._arrived.get()
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    _, progress = await self._arrived.get()
+            except TimeoutError:
+                self.make_way()
+                continue
             job = self._by_id.get(progress.id)
             if job is not None and job.running:
                 await self._take(job, progress)
+            self.make_way()
+
+    def make_way(self) -> None:
+        """Ends jobs on devices where another tenant is served now, unless the operator wanted them anyway."""
+        now_s = self._control.clock.monotonic()
+        for job in self._jobs.values():
+            if not job.running or job.operator:
+                continue
+            busy = self._targets.busy(job.target, now_s, job.tenant, others_only=True)
+            if busy:
+                job.session.cancel_profile_job(job.id)
+                _fail(job, Reason.WRONG_STATE, f"made way for {busy}; profile again to go on from here")
+
+    def measuring(self, node: str) -> bool:
+        """Whether a job runs there: what is served beside it is not what it usually is."""
+        return any(job.running and job.session.node == node for job in self._jobs.values())
 
     async def _take(self, job: _Job, progress: link.ProfileProgress) -> None:
         if progress.HasField("error"):
@@ -180,6 +210,15 @@ class ProfileJobs:
             known=self._book.probe_runs(device_type(target.device), quick=settings.quick),
             earlier=next((r for r in records if not r.HasField("profile") and r.node == target.session.node), None),
         )
+
+
+def _busy(who: str, *, anyway: bool) -> NotReady:
+    step = "or ask the operator to profile it anyway" if anyway else "or profile with --anyway"
+    return NotReady(
+        f"the device is busy serving {who}; wait until it is idle, {step}",
+        reason=Reason.WRONG_STATE,
+        fields={"busy": who},
+    )
 
 
 def _fail(job: _Job, reason: Reason, message: str) -> None:

@@ -21,10 +21,11 @@ from isolation.interference.activity import MAX_NEIGHBOURS, predict_active
 from isolation.interference.direct import DirectModel
 from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
-from partywall.domain.fleet import Device, PartitionKind
+from partywall.domain.fleet import Device
 from partywall.domain.placements import Placement
 from partywall.domain.profiles import Profile, Resident
 from router.gateway.replicas import Replica
+from router.gateway.solo import share_of, solo_ratio, solos_s, version_name
 
 
 class Profiles(Protocol):
@@ -110,6 +111,7 @@ class Corrections:
         profiles: Finished profiles.
         device_type: How profiles name a device's type.
         predictor: Makes a predictor of profiles by resident name.
+        measuring: Whether a profile is taken on a node now; its replicas teach nothing meanwhile.
     """
 
     replicas: Callable[[], Iterable[Replica]]
@@ -119,7 +121,9 @@ class Corrections:
     policy: CorrectionPolicy = field(default_factory=CorrectionPolicy)
     corrector: LiveCorrector = field(default_factory=LiveCorrector)
     predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
+    measuring: Callable[[str], bool] = lambda node: False
     _states: dict[str, _State] = field(default_factory=dict)
+    _wanting: frozenset[str] = frozenset()
 
     def now(self, placement_id: str) -> SlowdownNow | None:
         """As of the last look; None where no profile tells anything."""
@@ -142,6 +146,8 @@ class Corrections:
                 groups.setdefault((placement.node, device.id), []).append(self._look(replica, device))
         for gone in self._states.keys() - alive:
             del self._states[gone]
+        self.corrector.prune(at_s)
+        self._wanting = frozenset(self.corrector.wants_profile())
         for standings in groups.values():
             known = {s.resident.name: s.profile for s in standings if s.profile is not None}
             model = self.predictor(known)
@@ -150,7 +156,7 @@ class Corrections:
 
     def new_profile(self, model_id: str, version: int) -> None:
         """Residuals and workload against the old profile say nothing any more."""
-        name = _name(model_id, version)
+        name = version_name(model_id, version)
         self.corrector.forget([name])
         for replica in self.replicas():
             placement = replica.placement
@@ -167,9 +173,9 @@ class Corrections:
         share = share_of(placement, device)
         profile = self.profiles.profile(placement.model_id, placement.version, self.device_type(device))
         if profile is not None and not replica.service.known:
-            replica.service.seed(_solos_s(profile, share))
-        ratio = _ratio(taken, profile, share, policy.least_batches)
-        resident = Resident(_name(placement.model_id, placement.version), share)
+            replica.service.seed(solos_s(profile, share))
+        ratio = None if self.measuring(placement.node) else solo_ratio(taken, profile, share, policy.least_batches)
+        resident = Resident(version_name(placement.model_id, placement.version), share)
         return _Standing(replica, state, resident, profile, ratio)
 
     def _judge(self, mine: _Standing, all_here: Sequence[_Standing], model: Predictor, at_s: float) -> None:
@@ -224,16 +230,8 @@ class Corrections:
             bound=corrected.upper,
             observed=mine.state.observed,
             basis=predicted.basis,
-            wants_profile=mine.resident.name in self.corrector.wants_profile(),
+            wants_profile=mine.resident.name in self._wanting,
         )
-
-
-def share_of(placement: Placement, device: Device) -> int:
-    """Percent of the device's compute that a placement has."""
-    partition = placement.partition
-    if partition.kind is PartitionKind.CPUSET and device.compute_units:
-        return max(1, min(100, round(100 * len(partition.cores) / device.compute_units)))
-    return partition.share_percent or 100
 
 
 def _beside(model: Predictor, victim: Resident, busy: Mapping[Resident, float]) -> Prediction:
@@ -243,28 +241,3 @@ def _beside(model: Predictor, victim: Resident, busy: Mapping[Resident, float]) 
     if not math.isfinite(upper):
         return Prediction(mean, math.inf, 0.5, Basis.CONSTANT)
     return Prediction(mean, upper, max(math.log(upper / mean) / 2.0, 1e-3), Basis.PROFILES)
-
-
-def _ratio(
-    taken: Mapping[int, tuple[float, float]], profile: Profile | None, share: int, least_batches: float
-) -> float | None:
-    """Seconds the batches took / seconds they take alone by the profile; None where too few ran."""
-    if profile is None or sum(count for count, _ in taken.values()) < least_batches:
-        return None
-    alone_s = 0.0
-    for rows, (count, _) in taken.items():
-        solo_ms = profile.solo_of(rows, share)
-        if solo_ms is None:
-            return None
-        alone_s += count * solo_ms / 1e3
-    return sum(seconds for _, seconds in taken.values()) / alone_s
-
-
-def _solos_s(profile: Profile, share: int) -> dict[int, float]:
-    sizes = {rows for rows, _ in profile.solo_at_ms} or {profile.batch}
-    found = {rows: profile.solo_of(rows, share) for rows in sizes}
-    return {rows: ms / 1e3 for rows, ms in found.items() if ms is not None}
-
-
-def _name(model_id: str, version: int) -> str:
-    return f"{model_id}:{version}"

@@ -95,3 +95,12 @@ def test_no_bound_stays_no_bound() -> None:
     unbound = Prediction(1.2, math.inf, 0.5, Basis.CONSTANT)
     corrector.observe(SETTING, unbound, 1.3, 0.0)
     assert corrector.correct(SETTING, unbound, 1.0) == unbound
+
+
+def test_settings_that_nobody_reports_any_more_are_let_go() -> None:
+    corrector = LiveCorrector(LivePolicy(half_life_s=60.0))
+    end = feed(corrector, 1.05, 10)
+    corrector.prune(end)
+    assert corrector.correct(SETTING, PREDICTED, end) != PREDICTED
+    corrector.prune(end + 3600)
+    assert corrector.correct(SETTING, PREDICTED, end) == PREDICTED

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from isolation.interference.plans import batch_sizes, core_shares, plan_for
 from isolation.interference.rounds import Pace, Round, combine, relative_spread, window_mean_ms
-from partywall.domain.fleet import Device, DeviceKind
+from partywall.domain.fleet import Device, DeviceKind, PartitionKind
 from partywall.domain.profiles import Resource
 from partywall.errors import InvalidInput
 
@@ -72,6 +74,12 @@ def test_a_gpu_is_probed_on_its_own_resources() -> None:
     plan = plan_for(GPU, max_batch=1, quick=True)
     assert [p.resource for p in plan.probes] == [Resource.DRAM, Resource.RANDOM]
     assert plan.pairs == ((50, 50),)
+
+
+def test_a_gpu_without_mps_is_measured_alone() -> None:
+    bare = replace(GPU, kinds=(PartitionKind.WHOLE, PartitionKind.MIG))
+    assert {s.probe for s in plan_for(bare, max_batch=4).steps()} == {None}
+    assert plan_for(replace(GPU, kinds=(PartitionKind.MPS,)), max_batch=4).pairs
 
 
 def test_batch_sizes_end_at_the_limit() -> None:

@@ -221,7 +221,39 @@ async def test_a_busy_device_is_refused_and_says_who(world: World, ports: Ports,
     with pytest.raises(NotReady, match=word):
         await fleet.start(operator=operator)
     anyway = pb.ProfileSettings(anyway=True)
-    assert (await fleet.start(operator=operator, settings=anyway)).job.state == pb.PROFILE_STATE_RUNNING
+    if not operator:
+        with pytest.raises(NotReady, match="ask the operator"):
+            await fleet.start(operator=False, settings=anyway)
+        return
+    assert (await fleet.start(operator=True, settings=anyway)).job.state == pb.PROFILE_STATE_RUNNING
+    fleet.jobs.make_way()
+    assert fleet.jobs.measuring("n1")
+
+
+async def test_a_tenant_s_own_traffic_may_be_measured_along(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    fleet.membership.replicas_by_id["p-acme"].outstanding_requests = 1
+    with pytest.raises(NotReady, match="--anyway"):
+        await fleet.start(operator=False)
+    await fleet.start(operator=False, settings=pb.ProfileSettings(anyway=True))
+
+
+async def test_a_job_makes_way_for_another_tenant_s_requests(world: World, ports: Ports) -> None:
+    fleet = Fleet(world)
+    await fleet.stand("acme")
+    await fleet.stand("globex")
+    await fleet.start(operator=False)
+    fleet.jobs.make_way()
+    assert fleet.jobs.measuring("n1")
+    fleet.membership.replicas_by_id["p-globex"].outstanding_requests = 1
+    fleet.jobs.make_way()
+    owner = world.catalog.tenant_by_name("acme")
+    assert owner is not None
+    status = fleet.jobs.show(owner, "m", 0).job
+    assert "another tenant's model" in status.message
+    assert not fleet.jobs.measuring("n1")
+    assert fleet.sent[1] == fleet.sent[0].id
 
 
 async def test_where_a_version_may_be_measured(world: World, ports: Ports) -> None:

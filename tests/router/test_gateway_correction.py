@@ -12,9 +12,10 @@ from isolation.interference.model import Basis
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Placement
 from partywall.domain.profiles import ProbePoint, ProbeSetting, Profile, Resource, device_type
-from router.gateway.correction import Corrections, share_of
+from router.gateway.correction import Corrections
 from router.gateway.replicas import Replica
 from router.gateway.service_window import ServiceWindow
+from router.gateway.solo import share_of
 from router.policy.routing import predicted_finish_s
 
 CPU = Device("cpu", DeviceKind.CPU, "CPU", 1 << 33, 2, (0, 1))
