@@ -13,8 +13,10 @@ from node_agent.queueing import BatchLimits
 from node_agent.runner import Reply, Runner
 from node_agent.settings import QueueDiscipline
 from node_agent.slots import ReplicaSlot, WorkerSlot
+from node_agent.watchdog import Stuck, watch
 from node_agent.workers import LoadResult, WorkerExit, WorkerHandle
 from partywall.clock import Clock
+from partywall.domain.events import EventName
 from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
 from partywall.errors import ArtifactRefused, DataLoss, InvalidInput, PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
@@ -42,6 +44,8 @@ class Means:
     reply: Reply
     report: Callable[[ReplicaStatus], None]
     drain_s: float
+    watchdog_floor_s: float = 30.0
+    on_event: Callable[[link.AgentEvent], None] = lambda event: None
 
 
 class WorkerLife:
@@ -64,6 +68,7 @@ class WorkerLife:
             worker.restarts += 1
             if clock.monotonic() - started_s > STEADY_S:
                 backoff_s = FIRST_BACKOFF_S
+            self._tell(EventName.WORKER_DIED, f"worker {worker.worker_id}: {why}; it starts anew")
             log.warning("worker ended", worker=worker.worker_id, reason=why, restart_in_s=backoff_s)
             for slot in worker.replicas.values():
                 if slot.status.state is not ReplicaState.FAILED or not slot.status.permanent:
@@ -88,10 +93,12 @@ class WorkerLife:
         runner = worker.runner = Runner(process, means.discipline, means.clock, means.reply)
         worker.process = process
         closed = asyncio.ensure_future(asyncio.shield(process.closed))
+        watching = asyncio.ensure_future(watch(process, runner, means.clock, means.watchdog_floor_s, self._on_stuck))
         try:
             return await self._serve(process, runner, closed)
         finally:
             closed.cancel()
+            watching.cancel()
             worker.runner = worker.process = None
             for slot in worker.replicas.values():
                 slot.loaded = slot.parked = False
@@ -194,6 +201,23 @@ class WorkerLife:
         while process.alive and not runner.idle(slot.handle) and clock.monotonic() < limit_s:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         runner.close_replica(slot.handle)
+
+    def _on_stuck(self, stuck: Stuck) -> None:
+        message = f"{stuck.reason}: the worker is ended and starts anew; its callers get UNAVAILABLE"
+        self._tell(EventName.WORKER_STUCK, message, stuck.handle)
+
+    def _tell(self, kind: EventName, message: str, handle: int = 0) -> None:
+        """One event, about the replica of that handle or else the first of the worker's."""
+        slots = list(self._worker.replicas.values())
+        about = next((s for s in slots if s.handle == handle), slots[0] if slots else None)
+        self._means.on_event(
+            link.AgentEvent(
+                kind=kind,
+                placement_id=about.spec.placement_id if about is not None else "",
+                device_id=self._worker.partition.device_id,
+                message=message,
+            )
+        )
 
     def _set(self, slot: ReplicaSlot, state: ReplicaState, **changes: object) -> None:
         self._means.report(slot.advance(state, **changes))

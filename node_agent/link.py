@@ -11,11 +11,12 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import structlog
 
+from node_agent.link_seams import EpochGuard, ProfileJobs, Replicas
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome
 from partywall.clock import Clock
@@ -45,37 +46,15 @@ class _Answer:
     outcome: Outcome
 
 
-Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | link.Attested | None
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The node's devices, after one of them changed."""
+
+    messages: tuple[fleet_pb2.Device, ...]
+
+
+Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | link.Attested | Devices | None
 """None is a heartbeat: loads and nothing else."""
-
-
-class Replicas(Protocol):
-    """What stands on this node; the supervisor satisfies it."""
-
-    def apply(self, placements: Iterable[link.PlacementSpec]) -> None: ...
-    def submit(self, placement_id: str, item: Queued) -> None: ...
-    def cancel(self, placement_id: str, request_id: int) -> None: ...
-    def loads(self) -> list[tuple[str, int, int, float]]: ...
-    def statuses(self) -> list[ReplicaStatus]: ...
-    async def attest(self) -> list[fleet_pb2.ReplicaAttestation]: ...
-
-
-class ProfileJobs(Protocol):
-    """Who measures profiles on this node; the profiler satisfies it."""
-
-    def start(self, job: link.ProfileJob) -> None: ...
-    def cancel(self, job_id: str) -> None: ...
-
-
-class EpochGuard(Protocol):
-    """The highest leader epoch obeyed, kept on disk."""
-
-    @property
-    def seen(self) -> int: ...
-
-    def accept(self, epoch: int) -> bool:
-        """Whether commands of this epoch may be obeyed; remembers it if so."""
-        ...
 
 
 @dataclass(slots=True)
@@ -181,6 +160,11 @@ class RouterLink:
         """Tells the router of a replica's new state; while the link is away, the next hello's full report does."""
         if self._current is not None:
             self._current.outgoing.add(observed_to_proto(status))
+
+    def report_devices(self, devices: Sequence[fleet_pb2.Device]) -> None:
+        """Tells the router that a device changed; while the link is away, the next hello does."""
+        if self._current is not None:
+            self._current.outgoing.add(Devices(tuple(devices)))
 
     def event(self, event: link.AgentEvent) -> None:
         """Tells the router what happened; while the link is away, the newest are kept for it."""
@@ -341,6 +325,8 @@ class RouterLink:
                 frame.profiles.append(item)
             elif isinstance(item, link.Attested):
                 frame.attested.append(item)
+            elif isinstance(item, Devices):
+                frame.devices.extend(item.messages)
             else:
                 frame.heartbeat = True
         if frame.heartbeat or self._loads_due(connection):

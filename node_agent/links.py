@@ -12,6 +12,7 @@ import structlog
 from node_agent.link import RouterLink
 from partywall.domain.fleet import ReplicaStatus
 from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import fleet_pb2
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,11 @@ class RouterLinks:
         """Tells all processes of a replica's new state."""
         for one in self._links():
             one.report(status)
+
+    def report_devices(self, devices: Sequence[fleet_pb2.Device]) -> None:
+        """Tells all processes that a device changed."""
+        for one in self._links():
+            one.report_devices(devices)
 
     def event(self, event: link.AgentEvent) -> None:
         """Tells the leading process what happened here."""

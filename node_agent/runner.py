@@ -72,6 +72,12 @@ class Runner:
         """Whether nothing waits or runs for a replica."""
         return not self._queue.queued(handle) and all(b.handle != handle for b, _ in self._running.values())
 
+    def oldest_running(self) -> tuple[int, float, float] | None:
+        """(handle, start, predicted seconds or 0.0) of the batch that the worker has had longest."""
+        for batch, started_s in self._running.values():
+            return batch.handle, started_s, self._queue.service_s(batch.handle, batch.rows)
+        return None
+
     def load(self, handle: int) -> tuple[int, int, float]:
         """(rows waiting, rows running, predicted seconds until a new request would start)."""
         running = sum(b.rows for b, _ in self._running.values() if b.handle == handle)

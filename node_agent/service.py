@@ -14,10 +14,11 @@ from isolation.partition.partitioner import WorkerConfinement
 from isolation.sandbox import SandboxPolicy
 from node_agent import identity as identities
 from node_agent.artifacts import Artifacts
+from node_agent.device_watch import DeviceWatch
 from node_agent.epoch import EpochFile
 from node_agent.link import RouterLink, reply
 from node_agent.links import RouterLinks
-from node_agent.node import open_node
+from node_agent.node import OpenNode, open_node
 from node_agent.profiling import Profiler
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
@@ -30,6 +31,7 @@ from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
 from partywall.errors import PartywallError
 from partywall.memory import settle
 from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import fleet_pb2
 from partywall.wire.coalesce import WINDOW_S
 from partywall.wire.convert import device_to_proto
 
@@ -82,6 +84,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         reply,
         report,
         drain_s=settings.drain_s,
+        watchdog_floor_s=settings.watchdog_s,
         walls=walls,
         on_event=lambda event: links.event(event),
     )
@@ -89,12 +92,14 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         devices, walls.spawn, artifacts, lambda progress: links.report_profile(progress), library=node.library
     )
 
+    watch = device_watch(node, supervisor, lambda event: links.event(event), lambda found: links.report_devices(found))
+
     def hello() -> link.Hello:
         return link.Hello(
             node=settings.node,
             incarnation=incarnation,
             version=__version__,
-            devices=[device_to_proto(d) for d in devices],
+            devices=[device_to_proto(d) for d in (watch.devices if watch is not None else devices)],
             epoch_seen=epoch.seen,
         )
 
@@ -125,6 +130,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         asyncio.create_task(_renew(settings, folder, holder)),
         asyncio.create_task(zygote.start()),
         asyncio.create_task(supervisor.watch_walls(ATTEST_EVERY_S)),
+        *([asyncio.create_task(watch.run())] if watch is not None else []),
     ]
     stopping = _on_signal()
     try:
@@ -138,6 +144,22 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         await asyncio.gather(*tasks, return_exceptions=True)
         await zygote.close()
     return 0
+
+
+def device_watch(
+    node: OpenNode,
+    supervisor: Supervisor,
+    on_event: Callable[[link.AgentEvent], None],
+    report: Callable[[list[fleet_pb2.Device]], None],
+) -> DeviceWatch | None:
+    """Watches the node's GPUs; None: it has none."""
+    if node.library is None:
+        return None
+
+    def on_change(devices: tuple[Device, ...]) -> None:
+        report([device_to_proto(d) for d in devices])
+
+    return DeviceWatch(node.library, node.authority, node.devices, on_event, on_change, supervisor.abort)
 
 
 async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.AgentIdentity]) -> None:

@@ -34,6 +34,8 @@ class AgentSettings:
     coalescing: bool = True
     """Gather the link's messages under load; off: each is a frame of its own."""
     drain_s: float = 10.0
+    watchdog_s: float = 30.0
+    """A batch counts as stuck after three times its predicted time, and never before this."""
     simulate_devices: tuple[str, ...] = ()
     """For development: GPUs that are not there (h100, h200, a100-80, a100-40), with the whole road over them."""
     log_level: str = "info"

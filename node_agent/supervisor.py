@@ -54,11 +54,12 @@ class Supervisor:
         report: Callable[[ReplicaStatus], None],
         *,
         drain_s: float = 10.0,
+        watchdog_floor_s: float = 30.0,
         walls: Reader | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
         """`walls` reads walls again and is told which partitions are wanted; None: nothing is read again."""
-        self._means = Means(spawn, artifacts, discipline, clock, reply, report, drain_s)
+        self._means = Means(spawn, artifacts, discipline, clock, reply, report, drain_s, watchdog_floor_s, on_event)
         self._workers: dict[str, WorkerSlot] = {}
         self._slots: dict[str, tuple[WorkerSlot, ReplicaSlot]] = {}
         self._handles = itertools.count(1)
@@ -124,6 +125,12 @@ class Supervisor:
             if not read.attestation.ok and process.alive:
                 self._breach(worker, process, "; ".join(read.attestation.reasons))
         return answers
+
+    def abort(self, device_id: str, why: str) -> None:
+        """Ends every worker on a device that is gone; what they had fails, and they wait for another place."""
+        for worker in self._workers.values():
+            if worker.partition.device_id == device_id and worker.process is not None:
+                worker.process.abort(why)
 
     async def watch_walls(self, every_s: float) -> None:
         """Attests again and again, until cancelled."""

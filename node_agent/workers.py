@@ -117,6 +117,17 @@ class WorkerHandle:
         """Batches submitted and not answered; two keep the worker busy while the agent prepares the next."""
         return len(self._batches)
 
+    @property
+    def loading(self) -> bool:
+        """Whether it loads or unloads: batches wait inside it until that is done."""
+        return bool(self._loads or self._unloads)
+
+    def abort(self, why: str) -> None:
+        """Ends the process at once; what is pending fails with `why`."""
+        if self.pid:
+            self.kill(self.pid, signal.SIGKILL)
+        self.on_exit(None, why)
+
     async def load(self, request: worker_pb2.LoadReplica) -> LoadResult:
         """Makes a replica resident; its handle must be new to this worker.
 

@@ -119,6 +119,12 @@ class DeviceAuthority:
         partitioner = self._partitioner(partition)
         return partitioner.clients() if isinstance(partitioner, MpsPartitioner) else None
 
+    def mps_faulty(self, device_id: str) -> bool:
+        """Whether the device's MPS server says that it is in a fault; False where there is none or it is silent."""
+        partitioner = self._partitioners.get((device_id, PartitionKind.MPS))
+        shared = any(p.kind is PartitionKind.MPS for p in self.partitions(device_id))
+        return shared and isinstance(partitioner, MpsPartitioner) and partitioner.faulty()
+
     def before_kill(self, partition: Partition, pid: int) -> None:
         """To be called before a worker of this partition is sent a signal."""
         self._partitioner(partition).before_kill(partition, pid)

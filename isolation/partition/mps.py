@@ -13,7 +13,7 @@ from isolation.partition.attest import (
     check_multiprocessors,
     share_multiprocessors,
 )
-from isolation.partition.mps_control import MpsControl, MpsDown, MpsSlow
+from isolation.partition.mps_control import MpsControl, MpsDown, MpsSlow, ServerState
 from isolation.partition.partitioner import Attestation, Observation, WorkerConfinement
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.errors import InvalidInput
@@ -95,6 +95,13 @@ class MpsPartitioner:
             self._prepared.pop(partition.id, None)
             if not self._prepared and self._idle():
                 self._control.stop()
+
+    def faulty(self) -> bool:
+        """Whether the server says that it is in a fault; a daemon that does not answer says nothing."""
+        try:
+            return self._control.server_state() is ServerState.FAULT
+        except (MpsSlow, MpsDown):
+            return False
 
     def strangers(self) -> tuple[int, ...]:
         """Processes that compute on the GPU past the daemon: they alternate with all of its clients.

@@ -49,6 +49,8 @@ class Device:
     compute_units: int
     cores: tuple[int, ...] = ()
     kinds: tuple[PartitionKind, ...] = ()
+    fenced: str = ""
+    """Why nothing new may be placed on it; empty: it may."""
 
 
 @dataclass(frozen=True, slots=True)

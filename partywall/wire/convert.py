@@ -130,6 +130,7 @@ def device_to_proto(device: fleet.Device) -> fleet_pb2.Device:
         compute_units=device.compute_units,
         cores=device.cores,
         kinds=[fleet_pb2.PartitionKind.Value(f"PARTITION_KIND_{kind.name}") for kind in device.kinds],
+        fenced=device.fenced,
     )
 
 
@@ -142,6 +143,7 @@ def device_from_proto(message: fleet_pb2.Device) -> fleet.Device:
         compute_units=message.compute_units,
         cores=tuple(message.cores),
         kinds=tuple(_partition_kind(kind) for kind in message.kinds),
+        fenced=message.fenced,
     )
 
 

@@ -113,6 +113,10 @@ class Membership:
                     there = load.queued_rows + load.running_rows
                     loaded.foreign_rows = max(0, there - loaded.outstanding_rows)
         changed = False
+        if frame.devices:
+            del session.hello.devices[:]
+            session.hello.devices.extend(frame.devices)
+            changed = True
         for message in frame.observed:
             _remember(session, message)
             replica = self._replicas.get(message.placement_id)

@@ -47,6 +47,8 @@ class Partitions:
         """All partitions that hold a placement, by node and device."""
         held: dict[tuple[str, str], list[Placement]] = {}
         for placement in self._scene.catalog.placements():
+            if placement.parked:
+                continue  # it serves nothing: nothing of it has to be taken along
             held.setdefault((placement.node, placement.partition.id), []).append(placement)
         uses = [Use(node, placed[0].partition, tuple(placed)) for (node, _), placed in held.items()]
         return sorted(uses, key=lambda use: (use.node, use.partition.device_id, use.partition.id))

@@ -54,6 +54,9 @@ def place(
     looked_at: list[Alternative] = []
     best: Chosen | None = None
     for node, device in devices:
+        if device.fenced:
+            looked_at.append(Alternative(f"{node.name}/{device.id}", False, f"fenced: {device.fenced}"))
+            continue
         here = [s for s in standing if s.placement.node == node.name and s.placement.partition.device_id == device.id]
         free = device.memory_bytes - sum(s.placement.memory_bytes for s in here)
         if want.memory_bytes > free:

@@ -122,6 +122,8 @@ def _on(
     new_id: Callable[[str], str],
 ) -> Target | Alternative:
     where = f"{node}/{device.id}"
+    if device.fenced:
+        return Alternative(where, False, f"{where} is fenced: {device.fenced}")
     here = [s for s in standing if s.placement.node == node and s.placement.partition.device_id == device.id]
     needed = sum(m.want.memory_bytes for m in members)
     free = device.memory_bytes - sum(s.placement.memory_bytes for s in here)

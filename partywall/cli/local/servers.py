@@ -56,6 +56,10 @@ ConnectionAge = Annotated[
     ),
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+WatchdogS = Annotated[
+    float,
+    typer.Option("--watchdog-s", min=0.05, help="A batch is stuck after 3 x its predicted time, never before this."),
+]
 SimulateDevices = Annotated[
     str,
     typer.Option(
@@ -172,6 +176,7 @@ def agent(
     ] = False,
     no_coalescing: NoCoalescing = False,
     simulate_devices: SimulateDevices = "",
+    watchdog_s: WatchdogS = 30.0,
     drain_s: DrainS = 10.0,
     log_level: LogLevel = "info",
     parent_pid: ParentPid = 0,
@@ -193,6 +198,7 @@ def agent(
         queue=QueueDiscipline(check_queue(queue)),
         cores=parse_cores(cores) if cores else (),
         sandbox_required=sandbox_required,
+        watchdog_s=watchdog_s,
         simulate_devices=tuple(filter(None, simulate_devices.split(","))),
         coalescing=not no_coalescing,
         drain_s=drain_s,

@@ -121,6 +121,7 @@ def up(
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
     simulate_devices: servers.SimulateDevices = "",
+    watchdog_s: servers.WatchdogS = 30.0,
     node: Annotated[str, typer.Option("--node", help="Name of this machine's node.")] = servers.LOCAL_NODE,
     router_processes: Annotated[
         int, typer.Option("--router-processes", min=1, max=64, help="Router processes that share the public port.")
@@ -161,6 +162,7 @@ def up(
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),
             *(("--simulate-devices", simulate_devices) if simulate_devices else ()),
+            *("--watchdog-s", str(watchdog_s)),
             *(("--no-coalescing",) if no_coalescing else ()),
         ),
         tls_cert=tls_cert,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 
 from partywall.domain.placements import Placement
-from partywall.errors import Conflict
+from partywall.errors import Conflict, NotReady
 from router.control.manoeuvres import Manoeuvres
 from router.control.scene import Scene, new_id, want_of
-from router.policy.placement import NoPlace, place, to_move
+from router.policy.placement import Chosen, NoPlace, place, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,33 @@ async def retire(scene: Scene, manoeuvres: Manoeuvres, move_after_s: float) -> N
         if version is None or not version.resident or lost:
             await _drop(scene, placement, "its node stays away" if lost else "nobody wants it")
     await _separate(scene, manoeuvres)
+    await _evacuate(scene, manoeuvres)
+
+
+async def _evacuate(scene: Scene, manoeuvres: Manoeuvres) -> None:
+    """Moves what stands on a device that a fault has fenced, where there is another place."""
+    fenced = {(n.name, d.id): d.fenced for n in scene.nodes() for d in n.devices if d.fenced}
+    under_way = manoeuvres.under_way()
+    busy = {p.id for p in under_way} | {p.replaces for p in under_way}
+    for placement in scene.catalog.placements():
+        why = fenced.get((placement.node, placement.partition.device_id))
+        if why is None or placement.id in busy or placement.parked:
+            continue
+        answer = _elsewhere(scene, placement)
+        if isinstance(answer, Chosen):
+            try:
+                await manoeuvres.start(placement, answer, f"its device is fenced ({why})")
+            except (Conflict, NotReady):
+                continue
+
+
+def _elsewhere(scene: Scene, placement: Placement) -> Chosen | NoPlace:
+    tenant, entry = scene.catalog.tenant(placement.tenant_id), scene.catalog.model_by_id(placement.model_id)
+    version = scene.version(placement)
+    if tenant is None or entry is None or version is None:
+        return NoPlace("its owner is on the way out", False, ())
+    want = want_of(tenant, entry, version)
+    return place(want, scene.nodes(), scene.standings(), scene.operator, new_id, leaving={placement.id})
 
 
 async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
@@ -35,19 +62,10 @@ async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
     for placement in to_move(scene.standings(), scene.operator.floor):
         if placement.id in leaving:
             continue  # on its way
-        tenant, entry = scene.catalog.tenant(placement.tenant_id), scene.catalog.model_by_id(placement.model_id)
-        version = scene.version(placement)
-        if placement.replaces or tenant is None or entry is None or version is None:
+        if placement.replaces or placement.parked:
             await _drop(scene, placement, "it stands against trust")
             continue
-        answer = place(
-            want_of(tenant, entry, version),
-            scene.nodes(),
-            scene.standings(),
-            scene.operator,
-            new_id,
-            leaving={placement.id},
-        )
+        answer = _elsewhere(scene, placement)
         if isinstance(answer, NoPlace):
             await _drop(scene, placement, f"it stands against trust, and {answer.reason}")
             continue

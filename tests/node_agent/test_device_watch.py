@@ -1,0 +1,102 @@
+"""Faults of simulated GPUs: told, and acted on as the fault table says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from worker_support import until
+
+from isolation.devices.library import DeviceEvent, EventKind
+from node_agent.device_watch import DeviceWatch
+from node_agent.node import OpenNode, open_node
+from node_agent.settings import AgentSettings
+from partywall.clock import VirtualClock
+from partywall.domain.fleet import Device, Partition, PartitionKind
+from partywall.errors import NotReady
+from partywall.v1 import agent_link_pb2 as link
+
+
+@dataclass
+class World:
+    node: OpenNode
+    events: list[link.AgentEvent] = field(default_factory=list)
+    changes: list[tuple[Device, ...]] = field(default_factory=list)
+    fenced: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert self.node.library is not None
+        self.watch = DeviceWatch(
+            self.node.library, self.node.authority, self.node.devices, self.events.append, self.changes.append,
+            lambda device_id, why: self.fenced.append(device_id),
+        )  # fmt: skip
+
+    @property
+    def gpu(self) -> str:
+        return self.node.devices[0].id
+
+    def xid(self, code: int) -> None:
+        self.watch.handle(DeviceEvent(EventKind.XID, self.gpu, code))
+
+    def share(self, name: str, percent: int) -> Partition:
+        return Partition(name, PartitionKind.MPS, self.gpu, (), percent)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(open_node(AgentSettings(tmp_path, "n", "r:1", simulate_devices=("h100",)), VirtualClock()))
+
+
+def test_an_application_fault_is_told_and_fences_nothing(world: World) -> None:
+    world.node.authority.prepare(world.share("a", 50))
+    world.xid(31)
+    (event,) = world.events
+    assert (event.kind, event.code, event.device_id) == ("device_fault", 31, world.gpu)
+    assert "every worker on this GPU is hit" in event.message
+    assert (world.changes, world.fenced) == ([], [])
+
+
+def test_a_double_bit_error_drains_the_device(world: World) -> None:
+    world.node.authority.prepare(world.share("a", 50))
+    world.watch.handle(DeviceEvent(EventKind.ECC_DOUBLE_BIT, world.gpu))
+    assert world.fenced == []
+    (devices,) = world.changes
+    assert "double-bit ECC" in devices[0].fenced
+    assert devices[1].fenced == ""
+    assert world.watch.devices == devices
+    with pytest.raises(NotReady, match="fenced"):
+        world.node.authority.prepare(world.share("b", 25))
+
+
+def test_a_gpu_off_the_bus_is_fenced_and_its_workers_end(world: World) -> None:
+    world.xid(79)
+    assert world.fenced == [world.gpu]
+    assert world.events[0].kind == "device_lost"
+
+
+def test_a_corrected_error_is_a_note(world: World) -> None:
+    world.watch.handle(DeviceEvent(EventKind.ECC_SINGLE_BIT, world.gpu))
+    assert "nothing is lost" in world.events[0].message
+    assert world.changes == []
+
+
+async def test_what_the_driver_announces_arrives(world: World) -> None:
+    assert world.node.simulated is not None
+    control = world.node.simulated.mps[world.gpu]
+    control.start()
+    world.node.authority.prepare(world.share("a", 50))
+    task = asyncio.create_task(world.watch.run())
+    try:
+        world.node.simulated.gpus[0].raise_xid(13)
+        await until(lambda: len(world.events) == 1, "the Xid")
+        control.cuda_process(4711, {"CUDA_MPS_PIPE_DIRECTORY": str(control.pipe_directory)})
+        control.fault(4711)
+        await until(lambda: len(world.events) == 2, "the MPS fault")
+        assert world.events[1].kind == "mps_fault"
+        world.node.simulated.gpus[0].raise_xid(79)
+        await until(lambda: world.fenced == [world.gpu], "the lost GPU")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
