@@ -74,7 +74,11 @@ class VersionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model with its versions. `live_version` 0: none is live."""
+    """A model with its versions. `live_version` 0: none is live.
+
+    `serving_version` answers calls that name no version: the live one, or the one before while that is not ready
+    (0: none). `replicas` is how many the live version shall have.
+    """
 
     name: str
     tenant: str
@@ -82,6 +86,8 @@ class ModelInfo:
     previous_version: int
     slo_ms: int
     versions: tuple[VersionInfo, ...]
+    serving_version: int = 0
+    replicas: int = 1
 
     def version(self, number: int) -> VersionInfo | None:
         """The version with this number, or None."""
@@ -126,6 +132,8 @@ def model_info(message: models_pb2.Model) -> ModelInfo:
         previous_version=message.previous_version,
         slo_ms=message.slo_ms,
         versions=tuple(_version_info(version) for version in message.versions),
+        serving_version=message.serving_version,
+        replicas=message.replicas or 1,
     )
 
 

@@ -97,7 +97,17 @@ class ModelViews:
             slo_ms=live.manifest.slo_ms if live is not None else 0,
             versions=[self._version(one, entry, tenant) for one in entry.versions.values()],
             rev=model.rev,
+            serving_version=self._serving(entry, tenant),
+            replicas=model.replicas,
         )
+
+    def _serving(self, entry: ModelEntry, tenant: Tenant) -> int:
+        """As the routing table has it: while the live version is not ready, the one before goes on serving."""
+        for number in (entry.model.live, entry.model.previous):
+            version = entry.versions.get(number)
+            if version is not None and version.resident and self._ready[(tenant.name, entry.model.name, number)]:
+                return number
+        return 0
 
     def _version(self, version: Version, entry: ModelEntry, tenant: Tenant) -> models_pb2.Version:
         return models_pb2.Version(

@@ -45,7 +45,7 @@ def test_a_rollback_finds_the_weights_where_they_were(swapping: Instance, mlp_fo
     assert (kept["pid"], kept["worker_id"]) == (first["pid"], first["worker_id"])
     with partywall.Client(swapping.address, api_key=key) as client:
         assert client.infer("m", {"x": X})["y"].shape == (2, 4)
-        swapping.run("models", "rollback", "m", key=key)
+        assert swapping.json("models", "rollback", "m", key=key)["live_version"] == 1
 
         def back() -> bool:
             # Somebody answers all the time: the newer version until the older one serves again.
@@ -53,6 +53,7 @@ def test_a_rollback_finds_the_weights_where_they_were(swapping: Instance, mlp_fo
             return any(r["version"] == 1 and r["state"] == "ready" for r in replicas(swapping, "m"))
 
         eventually(back)
+    assert swapping.json("models", "show", "m", key=key)["serving_version"] == 1
     assert next(r for r in replicas(swapping, "m") if r["version"] == 1)["pid"] == first["pid"]
     why = [d["summary"] for d in swapping.json("decisions", "list", "--kind", "swap", key=key)]
     assert any("comes back" in text for text in why)

@@ -167,6 +167,7 @@ class FakeModels(models_pb2_grpc.ModelsServicer):
         self.faults.check("RollbackModel", context)
         model = self._model(request.name, context)
         model.previous_version, model.live_version = model.live_version, model.previous_version
+        model.serving_version = model.previous_version
         return model
 
     def DeleteModel(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -94,3 +94,14 @@ def test_a_plan_needs_something_to_plan_from(cli: Cli) -> None:
     code, _, err = cli("plan", key=None)
     assert code != 0
     assert "--dry-run" in err
+
+
+def test_a_rollback_says_who_answers_meanwhile(cli: Cli, server: FakeServer) -> None:
+    model = server.models.models["echo"]
+    model.live_version, model.previous_version = 2, 1
+    code, out, err = cli("models", "rollback", "echo", "-o", "json")
+    assert code == 0
+    assert (json.loads(out)["live_version"], json.loads(out)["serving_version"]) == (1, 2)
+    model.live_version, model.previous_version = 2, 1
+    _, _, err = cli("models", "rollback", "echo")
+    assert "version 2 answers until it is ready" in err

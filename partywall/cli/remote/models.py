@@ -132,9 +132,18 @@ def promote(session: Session, name: Name, version: VersionNumber, tenant: Tenant
 
 @models.command("rollback")
 @command
-def rollback(session: Session, name: Name, tenant: Tenant = None) -> None:
-    """Make the previous live version live again."""
-    _change(session, tenant, "RollbackModel", pb.RollbackModelRequest(name=check_model_name(name)))
+def rollback(
+    session: Session, name: Name, wait: Wait = False, timeout: WaitTimeout = DEFAULT_WAIT_S, tenant: Tenant = None
+) -> None:
+    """Make the previous live version live again; the newer one answers until that is ready."""
+    connection = session.models_of(tenant)
+    info = model_info(connection.call(MODELS["RollbackModel"], pb.RollbackModelRequest(name=check_model_name(name))))
+    if wait:
+        info = _wait(session, connection, name, info.live_version, timeout)
+    _print_model(session, info)
+    if info.serving_version != info.live_version:
+        answers = f"version {info.serving_version} answers" if info.serving_version else "nobody answers"
+        session.printer.note(f"version {info.live_version} is being loaded; {answers} until it is ready (--wait waits)")
 
 
 @models.command("delete")

@@ -72,6 +72,8 @@ def model_row(model: ModelInfo) -> dict[str, Any]:
         "tenant": model.tenant,
         "live_version": model.live_version or None,
         "previous_version": model.previous_version or None,
+        "serving_version": model.serving_version or None,
+        "replicas": model.replicas,
         "slo_ms": model.slo_ms,
         "engine": shown.manifest.engine if shown else None,
         "state": shown.state.value if shown else None,
