@@ -21,7 +21,7 @@ from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
-from router.control.planning import Counters, LivePlanner
+from router.control.planning import LivePlanner
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
@@ -50,6 +50,7 @@ from router.policy.triggers import TriggerSettings
 from router.residency import Residency
 from router.settings import RouterSettings
 from router.siblings import Siblings
+from router.tally import Tally
 
 EPOCH_KEY = "epoch"
 
@@ -148,7 +149,7 @@ class Parts:
     profiles: ProfileJobs
     slowdowns: Slowdowns
     planner: LivePlanner | None
-    """None where this process does not see every request (one of several, --no-metrics)."""
+    """None where it does not lead, or counts no requests (--no-metrics)."""
 
 
 async def build(settings: RouterSettings) -> Parts:
@@ -194,6 +195,7 @@ async def build(settings: RouterSettings) -> Parts:
     routing = RoutingLimits(-(-settings.max_queued_per_replica // rank.count), settings.admission)
     hedging = HedgeLimits(retry=settings.retries, hedge=settings.hedging)
     journal = Journal(clock)
+    siblings = Siblings(rank, statistics, registry, journal)
     dispatcher = Dispatcher(
         routes,
         _throttle(settings, clock),
@@ -230,7 +232,7 @@ async def build(settings: RouterSettings) -> Parts:
         membership,
         keeper,
         reconciler,
-        Siblings(rank, statistics, registry),
+        siblings,
         routes,
         dispatcher,
         journal,
@@ -248,7 +250,7 @@ async def build(settings: RouterSettings) -> Parts:
         profile_book,
         profiles,
         slowdowns,
-        _planner(settings, reconciler, statistics),
+        _planner(settings, reconciler, siblings),
     )
 
 
@@ -261,16 +263,13 @@ def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:
     return SharedThrottle(clock, QuotaBook(rank.folder, rank.index, rank.count))
 
 
-def _planner(settings: RouterSettings, reconciler: Reconciler | None, statistics: Statistics) -> LivePlanner | None:
-    """Where this process sees every request; one of several would take a part of the load for all of it."""
-    if reconciler is None or not settings.metrics or not settings.rank.alone:
+def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: Siblings) -> LivePlanner | None:
+    """In the leading process, by what all of them counted."""
+    if reconciler is None or not settings.metrics:
         return None
-
-    def counts(tenant_id: str, model: str, version: int) -> Counters | None:
-        return statistics.models.get((tenant_id, model, version))
-
+    tally = Tally(siblings.totals)
     limits = ScalingLimits(most=settings.max_replicas, triggers=TriggerSettings(hold_s=settings.merge_after_s))
-    return LivePlanner(reconciler.scene, counts, limits, reconciler.kick, apply=settings.planner)
+    return LivePlanner(reconciler.scene, tally, limits, reconciler.kick, apply=settings.planner, refresh=tally.refresh)
 
 
 async def _next_epoch(catalog: Catalog) -> int:

@@ -130,7 +130,7 @@ def _tenants_own(parts: Parts, authenticator: Authenticator) -> list[grpc.Generi
         parts.remover,
         parts.membership,
         caller,
-        Requests(parts.journal),
+        Requests(parts.journal, parts.siblings),
         slowdowns=parts.slowdowns.of,
     )
     profiles = ProfilesService(parts.profiles, caller)
@@ -193,7 +193,7 @@ def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> 
         parts.remover,
         parts.membership,
         resolver,
-        Requests(parts.journal),
+        Requests(parts.journal, parts.siblings),
         slowdowns=parts.slowdowns.of,
     )
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)

@@ -21,11 +21,13 @@ MOST = 1000
 class RequestJournal(Protocol):
     """Recent requests by tenant id; `Requests` is the real one."""
 
-    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
+    async def recent(
+        self, tenant_id: str, model: str, failed_only: bool, limit: int
+    ) -> Sequence[models_pb2.RequestTrace]:
         """Newest first."""
         ...
 
-    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+    async def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
         """All of that id, newest first."""
         ...
 
@@ -33,25 +35,48 @@ class RequestJournal(Protocol):
 class NoRequests:
     """A journal that remembers nothing: the simulated side."""
 
-    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
+    async def recent(
+        self, tenant_id: str, model: str, failed_only: bool, limit: int
+    ) -> Sequence[models_pb2.RequestTrace]:
         return ()
 
-    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+    async def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
         return ()
+
+
+class Elsewhere(Protocol):
+    """What the router's other processes remember; `router.siblings.Siblings` satisfies it."""
+
+    async def requests(
+        self, tenant_id: str, model: str = "", request_id: str = "", *, failed_only: bool = False
+    ) -> list[models_pb2.RequestTrace]: ...
 
 
 class Requests:
-    """The gateway's journal as the services show it."""
+    """The gateway's journal as the services show it, with what other processes remember."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, elsewhere: Elsewhere | None = None) -> None:
         self._journal = journal
+        self._elsewhere = elsewhere
 
-    def recent(self, tenant_id: str, model: str, failed_only: bool, limit: int) -> Sequence[models_pb2.RequestTrace]:
-        found = self._journal.recent(tenant_id, model, failed_only=failed_only, limit=limit)
-        return [trace_view(one, self._journal.at(one)) for one in found]
+    async def recent(
+        self, tenant_id: str, model: str, failed_only: bool, limit: int
+    ) -> Sequence[models_pb2.RequestTrace]:
+        here = self._journal.recent(tenant_id, model, failed_only=failed_only, limit=limit)
+        found = [trace_view(one, self._journal.at(one)) for one in here]
+        if self._elsewhere is not None:
+            found += await self._elsewhere.requests(tenant_id, model, failed_only=failed_only)
+        return _newest(found)[:limit]
 
-    def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
-        return [trace_view(one, self._journal.at(one)) for one in self._journal.find(tenant_id, request_id)]
+    async def find(self, tenant_id: str, request_id: str) -> Sequence[models_pb2.RequestTrace]:
+        found = [trace_view(one, self._journal.at(one)) for one in self._journal.find(tenant_id, request_id)]
+        if self._elsewhere is not None:
+            found += await self._elsewhere.requests(tenant_id, request_id=request_id)
+        return _newest(found)
+
+
+def _newest(found: list[models_pb2.RequestTrace]) -> list[models_pb2.RequestTrace]:
+    return sorted(found, key=lambda one: one.at.ToNanoseconds(), reverse=True)
 
 
 def trace_view(trace: Trace, at: datetime) -> models_pb2.RequestTrace:

@@ -135,8 +135,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     ) -> fleet_pb2.PreviewPlanResponse:
         if self._planner is None:
             raise NotReady(
-                "this router process does not see every request (--no-metrics, or one of several --processes), so it "
-                "plans nothing; start it without that",
+                "this router counts no requests (--no-metrics), so there is nothing to plan by; start it without that",
                 reason=Reason.WRONG_STATE,
             )
         return preview_view(self._control.catalog, self._planner.preview(), enabled=self._planner.enabled)

@@ -173,14 +173,14 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         self, request: models_pb2.ListRequestsRequest, context: Any
     ) -> models_pb2.ListRequestsResponse:
         tenant = self._resolve(context)
-        found = self._requests.recent(tenant.id, request.model, request.failed_only, bounded(request.limit))
+        found = await self._requests.recent(tenant.id, request.model, request.failed_only, bounded(request.limit))
         return models_pb2.ListRequestsResponse(requests=found)
 
     async def ExplainRequest(  # noqa: N802
         self, request: models_pb2.ExplainRequestRequest, context: Any
     ) -> models_pb2.ExplainRequestResponse:
         tenant, catalog = self._resolve(context), self._control.catalog
-        found = self._requests.find(tenant.id, request.id)
+        found = await self._requests.find(tenant.id, request.id)
         if not found:
             raise request_not_found(request.id)
         placement = catalog.placement(found[0].replica)

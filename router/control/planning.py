@@ -8,7 +8,7 @@ Every change is recorded with its inputs and the alternatives. `preview` answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -70,14 +70,23 @@ class Step:
 
 
 class LivePlanner:
-    """Runs in the leading router. `counts` reads the request counters; `kick` asks for a reconcile pass."""
+    """Runs in the leading router. `counts` reads the request counters, which `refresh` brings up to date; `kick`
+    asks for a reconcile pass."""
 
     def __init__(
-        self, scene: Scene, counts: Counts, limits: ScalingLimits, kick: Callable[[], None], *, apply: bool = True
+        self,
+        scene: Scene,
+        counts: Counts,
+        limits: ScalingLimits,
+        kick: Callable[[], None],
+        *,
+        apply: bool = True,
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._scene = scene
         self._counts = counts
         self._kick = kick
+        self._refresh = refresh
         self.enabled = apply
         self._scaler = FleetScaler(limits)
         self._seen: dict[str, tuple[int, int, int]] = {}
@@ -95,6 +104,8 @@ class LivePlanner:
 
     async def look(self) -> None:
         """One look; decides and acts where that is due."""
+        if self._refresh is not None:
+            await self._refresh()
         now_s = self._scene.clock.monotonic()
         observed = self._observe()
         self._scaler.observe(now_s, observed)

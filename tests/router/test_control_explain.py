@@ -107,12 +107,12 @@ async def test_requests_with_the_replica_they_went_to(world: World, ports: Ports
     assert not (await ports.models.ListRequests(models_pb2.ListRequestsRequest(), metadata=globex)).requests
 
 
-def test_bounds_and_the_empty_journal() -> None:
+async def test_bounds_and_the_empty_journal() -> None:
     assert (bounded(0), bounded(7), bounded(10**6)) == (DEFAULT_LIMIT, 7, MOST)
-    assert not NoRequests().recent("t", "", False, 1)
-    assert not NoRequests().find("t", "r")
+    assert not await NoRequests().recent("t", "", False, 1)
+    assert not await NoRequests().find("t", "r")
 
 
 @pytest.mark.parametrize("request_id", ["r1", "x" * 500])
 async def test_a_journal_without_the_request(request_id: str, world: World) -> None:
-    assert not Requests(Journal(world.clock)).find("t", request_id)
+    assert not await Requests(Journal(world.clock)).find("t", request_id)

@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from partywall.clock import VirtualClock
 from partywall.errors import NotReady
 from partywall.v1 import agent_link_pb2
 from router.answers import Answers, ask, ask_now, socket_of
+from router.control.explain import Requests
+from router.gateway.journal import Journal, Trace
 from router.gateway.statistics import Statistics
 from router.member import decode, encode
 from router.reserve import Reserved
 from router.servers import Address
 from router.settings import SHARED_CONNECTION_AGE_S, Rank, RouterSettings
 from router.siblings import Siblings
+from router.tally import Tally
 
 
 def test_settings_arrive_as_they_were(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ async def test_a_tenants_counters_are_those_of_all_processes(tmp_path: Path) -> 
         statistics = Statistics(registry)
         served(statistics, "t", times)
         served(statistics, "other", 1)
-        made.append(Siblings(Rank(index, 2, (), tmp_path), statistics, registry))
+        made.append(Siblings(Rank(index, 2, (), tmp_path), statistics, registry, Journal(VirtualClock())))
     answers = Answers(made[1].answers())
     await answers.start(socket_of(tmp_path, 1))
     try:
@@ -109,3 +113,32 @@ async def test_a_tenants_counters_are_those_of_all_processes(tmp_path: Path) -> 
     assert counters["t", "m", 1].executions == pytest.approx(3.5)
     # The other one is away now: what this one knows is answered.
     assert (await made[0].counters("t"))["t", "m", 1].success == 2
+
+
+async def test_what_all_processes_counted_and_remember(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    made, journals = [], []
+    for index, times in ((0, 2), (1, 5)):
+        registry = CollectorRegistry()
+        statistics = Statistics(registry)
+        served(statistics, "t", times)
+        journal = Journal(clock)
+        clock.advance(1.0)
+        journal.served("t", Trace(f"r{index}", "m", clock.monotonic(), 1), agent_link_pb2.InferReply(), 0.5)
+        made.append(Siblings(Rank(index, 2, (), tmp_path), statistics, registry, journal))
+        journals.append(journal)
+    tally, requests = Tally(made[0].totals), Requests(journals[0], made[0])
+    answers = Answers(made[1].answers())
+    await answers.start(socket_of(tmp_path, 1))
+    try:
+        rows = [row for _, totals in await made[0].totals() for row in totals]
+        assert sorted(rows) == [(("t", "m", 1), 2, 0), (("t", "m", 1), 5, 0)]
+        await tally.refresh()
+        assert [one.id for one in await requests.recent("t", "", False, 10)] == ["r1", "r0"]
+        assert [one.id for one in await requests.recent("t", "m", False, 1)] == ["r1"]
+        assert [one.id for one in await requests.find("t", "r1")] == ["r1"]
+        assert await requests.find("other", "r1") == []
+        assert await requests.recent("t", "", True, 10) == []
+    finally:
+        await answers.close()
+    assert [one.id for one in await requests.recent("t", "", False, 10)] == ["r0"]
