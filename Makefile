@@ -51,6 +51,7 @@ bench-peers: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu_checks.py --out docs/results/gpu
+	$(BIN)/python benchmarks/gpu_live.py --out docs/results/gpu-live
 	$(BIN)/python benchmarks/gpu_profile.py --out docs/results/gpu-profile
 
 DATA_DIR ?= .partywall

@@ -46,7 +46,7 @@ NOT_CHECKED = (
     "MMU faults and device faults beside MPS clients",
     "Xid and ECC events, and a lost GPU: simulator only",
     "the client limit of an MPS server",
-    "serving, resizing under load, and starts from the zygote: those belong to the agent's own checks",
+    "serving, resizing under load, and starts from the zygote: see gpu-live.md, by benchmarks/gpu_live.py",
 )
 
 

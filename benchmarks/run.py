@@ -1,7 +1,7 @@
 """`make bench`: what Partywall costs on this machine, in a few minutes.
 
-Prints tables, and as the last line of standard output one JSON object with the parts `dataplane`, `sealed`,
-`interference` and `simulation`; a part that this checkout does not have is null.
+Prints tables (time to a ready worker among them), and as the last line of standard output one JSON object with the
+parts `dataplane`, `sealed`, `interference` and `simulation`; a part that this checkout does not have is null.
 
 Run: python benchmarks/run.py [--rounds 5] [--seconds 2] [--only dataplane ...] [--full]
 """
@@ -23,6 +23,8 @@ from benchmarks import dataplane, sealed
 from benchmarks.dataplane.report import comparison_table, machine_line
 
 PARTS = ("dataplane", "sealed", "interference", "simulation")
+TABLES = ("zygote",)
+"""Measured and printed, and no part of the last line."""
 Figures = Mapping[str, Any]
 
 
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each shape")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one busy run of one server")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="measure only these parts")
+    parser.add_argument(
+        "--only", choices=(*PARTS, *TABLES), nargs="+", default=(*PARTS, *TABLES), help="measure only these parts"
+    )
     parser.add_argument("--full", action="store_true", help="the whole data-plane matrix, into docs/results (long)")
     options = parser.parse_args(arguments)
     console = Console(width=140)
@@ -44,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "interference": lambda: _discovered(console, "interference"),
         "simulation": lambda: _discovered(console, "simulation"),
     }
+    if "zygote" in options.only:
+        _zygote(console)
     figures = {part: steps[part]() if part in options.only else None for part in PARTS}
     print(json.dumps(figures), flush=True)
 
@@ -52,6 +58,18 @@ def _dataplane(console: Console, plan: dataplane.Plan) -> Figures:
     comparison = dataplane.compare(plan, lambda text: print(text, file=sys.stderr, flush=True))
     console.print(comparison_table(comparison))
     return comparison.summary()
+
+
+def _zygote(console: Console) -> None:
+    """Time to ready: forked from the zygote, and as a fresh process."""
+    zygote = importlib.import_module("benchmarks.zygote")
+    found = zygote.measure()
+    table = Table("a worker with MiniLM, until its first answer", "seconds", title="Time to ready (medians)")
+    table.add_row("forked from the zygote", f"{found['zygote_ready_s']:.2f}")
+    table.add_row("a fresh process", f"{found['fresh_ready_s']:.2f}")
+    table.add_row(f"{zygote.AT_ONCE} at once from the zygote, all ready", f"{found['zygote_eight_at_once_s']:.2f}")
+    table.add_row("the zygote itself, once per agent", f"{found['zygote_import_s']:.2f}")
+    console.print(table)
 
 
 def _sealed(console: Console, rounds: int) -> Figures:

@@ -1,0 +1,327 @@
+"""The agent's whole road on a real NVIDIA GPU: serving in shares, a resize under load, a killed worker, zygote starts.
+
+Needs a GPU with its driver, the MPS control daemon and torch with CUDA. Each check stands by itself: one that fails or
+is not possible here is named so, and the others go on. `--simulate h100` runs the same checks over a simulated GPU
+(models on the CPU): that tries this file, not a GPU, and the page says so. Writes OUT.json and OUT.md.
+
+    python benchmarks/gpu_live.py [--seconds 4] [--simulate MODEL] [--out docs/results/gpu-live]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+import partywall
+from benchmarks.dataplane.servers import CLI, run_cli, started
+from isolation.devices.cpu import cpu_device
+from isolation.devices.nvml import open_nvml
+from isolation.partition.assembly import MPS_BINARY
+from isolation.partition.cpuset import CpusetPartitioner
+from isolation.partition.mps import MpsPartitioner
+from isolation.partition.mps_control import NvidiaMpsControl
+from isolation.partition.partitioner import Partitioner
+from node_agent.zygote.client import ZygoteClient
+from partywall.client.retry import RetryPolicy
+from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
+from partywall.errors import PartywallError
+
+ARCHITECTURES = Path(__file__).resolve().parents[1] / "examples" / "architectures.py"
+INPUTS, HIDDEN, DEPTH, OUTPUTS, ROWS = 64, 2048, 4, 8, 32
+UNDISTURBED = 1.25
+"""How much the neighbour's p99 may grow while a worker is killed in the middle of its batches."""
+READY_S, EIGHT_S = 0.4, 1.5
+STARTS, AT_ONCE = 7, 8
+SETTLE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check. `ok` None: not possible here."""
+
+    name: str
+    ok: bool | None
+    seen: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A running instance with two tenants."""
+
+    data: Path
+    address: str
+    keys: dict[str, str]
+    seconds: float
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(run_cli(self.data, *arguments, "-o", "json"))
+
+    def shares(self) -> dict[str, int]:
+        return {row["residents"][0].split("/")[0]: row["share_percent"] for row in self.json("partitions", "list")}
+
+    def pid(self, tenant: str) -> int:
+        replicas = self.json("fleet", "show")["replicas"]
+        return next(int(r["pid"]) for r in replicas if r["tenant"] == tenant and r["state"] == "ready")
+
+    def resize(self, tenant: str, share: int) -> None:
+        run_cli(self.data, "partitions", "resize", f"{tenant}/mlp", "--share", str(share), "--wait")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a load saw."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def p99_ms(self) -> float:
+        return statistics.quantiles(self.latencies_ms, n=100)[98] if len(self.latencies_ms) > 1 else float("nan")
+
+
+@contextmanager
+def load(live: Live, tenant: str) -> Iterator[Seen]:
+    """One caller without a pause and without retries."""
+    seen, stop = Seen(), threading.Event()
+    inputs = {"x": np.ones((ROWS, INPUTS), np.float32)}
+
+    def ask() -> None:
+        once = RetryPolicy(max_tries=1)
+        with partywall.Client(live.address, api_key=live.keys[tenant], retry=once) as client:
+            while not stop.is_set():
+                begun = time.perf_counter()
+                try:
+                    client.infer("mlp", inputs, deadline_s=20.0)
+                    seen.latencies_ms.append((time.perf_counter() - begun) * 1e3)
+                except PartywallError as error:
+                    seen.failures.append(f"{error.reason.value}: {error.message}")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+def check_shares(live: Live, expected: dict[str, int]) -> Finding:
+    """Both tenants served behind the shares they asked for, and every wall attested."""
+    name = f"served and attested at {'/'.join(str(s) for s in expected.values())}"
+    for tenant in expected:
+        with load(live, tenant) as seen:
+            time.sleep(min(1.0, live.seconds))
+        if seen.failures or not seen.latencies_ms:
+            return Finding(name, False, f"{tenant}: {seen.failures[:1] or 'no answers'}")
+    answer = live.json("fleet", "attest")
+    walls = "; ".join(one["wall"] for one in answer["replicas"])
+    kinds = {row["kind"] for row in live.json("partitions", "list")}
+    ok = answer["ok"] and live.shares() == expected and kinds == {"mps"}
+    return Finding(name, ok, walls, {"attestation": answer})
+
+
+def check_resize(live: Live) -> Finding:
+    """From 25/75 to 50/50 while both are under load: not one request fails."""
+    with load(live, "one") as first, load(live, "two") as second:
+        time.sleep(live.seconds / 2)
+        live.resize("two", 50)
+        live.resize("one", 50)
+        time.sleep(live.seconds / 2)
+    failures = first.failures + second.failures
+    done = len(first.latencies_ms) + len(second.latencies_ms)
+    seen = f"{done} requests answered, {len(failures)} failed {failures[:1] or ''}"
+    return Finding("resized under load without a failed request", not failures and done > 0, seen)
+
+
+def check_kill(live: Live) -> Finding:
+    """kill -9 of a worker in the middle of its batches: the neighbour's p99, and the worker's return."""
+    pid = live.pid("two")
+    with load(live, "one") as before, load(live, "two"):
+        time.sleep(live.seconds)
+    with load(live, "one") as during, load(live, "two"):
+        time.sleep(live.seconds / 4)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(live.seconds * 3 / 4)
+    limit_s = time.monotonic() + SETTLE_S
+    back = False
+    while not back and time.monotonic() < limit_s:
+        try:
+            back = live.pid("two") != pid
+        except StopIteration:
+            time.sleep(0.2)
+    calm = during.p99_ms <= before.p99_ms * UNDISTURBED and not during.failures
+    returned = "came back" if back else "did not come back"
+    seen = f"neighbour's p99 {before.p99_ms:.2f} ms, then {during.p99_ms:.2f} ms; the worker {returned}"
+    data = {"p99_before_ms": before.p99_ms, "p99_during_ms": during.p99_ms, "failures": during.failures[:3]}
+    return Finding("a worker killed mid-batch leaves its neighbour undisturbed", calm and back, seen, data)
+
+
+def check_zygote(folder: Path, simulated: bool) -> Finding:
+    """Time from the wish for a worker to its attested wall, one at a time and eight at once."""
+    control: NvidiaMpsControl | None = None
+    if simulated:
+        device = cpu_device()
+        partitioner: Partitioner = CpusetPartitioner(device)
+    else:
+        library = open_nvml()
+        assert library is not None
+        gpu = library.gpus()[0]
+        device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
+        control = NvidiaMpsControl(gpu.uuid, folder / "z")
+        partitioner = MpsPartitioner(device, control, library)
+    try:
+        one_s, eight_s = asyncio.run(_starts(device, partitioner))
+    finally:
+        if control is not None:
+            control.stop()
+    seen = f"ready in {one_s:.3f} s, {AT_ONCE} at once in {eight_s:.3f} s"
+    ok = one_s <= READY_S and eight_s <= EIGHT_S
+    return Finding("workers from the zygote", ok, seen, {"ready_s": one_s, "eight_at_once_s": eight_s})
+
+
+async def _starts(device: Device, partitioner: Partitioner) -> tuple[float, float]:
+    client = ZygoteClient()
+
+    async def one(name: str) -> float:
+        if device.kind is DeviceKind.CPU:
+            partition = Partition(name, PartitionKind.CPUSET, device.id, device.cores[:1])
+        else:
+            partition = Partition(name, PartitionKind.MPS, device.id, (), 100 // AT_ONCE)
+        given = partitioner.prepare(partition)
+        environment = {k: v for k, v in given.environment.items() if k.startswith("CUDA_")}
+        begun = time.perf_counter()
+        worker = await client.spawn(name, partition, device_kind=device.kind, environment=environment)
+        took = time.perf_counter() - begun
+        if device.kind is DeviceKind.GPU:
+            sms = worker.attested.get("multiprocessors", worker.attested.get("device_error", "unknown"))
+            assert sms != str(device.compute_units), f"the worker sees all {sms} SMs: it is not behind its daemon"
+        return took
+
+    try:
+        await client.start()
+        singles = []
+        for index in range(STARTS):
+            singles.append(await one(f"one-{index}"))
+            await next(iter(client.workers.values())).stop(5.0)
+        begun = time.perf_counter()
+        await asyncio.gather(*(one(f"many-{index}") for index in range(AT_ONCE)))
+        return statistics.median(singles), time.perf_counter() - begun
+    finally:
+        await client.close()
+
+
+@contextmanager
+def instance(folder: Path, seconds: float, simulate: str) -> Iterator[Live]:
+    """`partywall up` with two tenants' models at 25 and 75 %."""
+    data = folder / "data"
+    run_cli(data, "init")
+    ports = [f"--{port}=127.0.0.1:0" for port in ("listen", "admin-listen", "link-listen", "metrics-listen")]
+    command = [*CLI, "up", "--data-dir", str(data), *ports, "--log-level", "warning", "--modules", str(ARCHITECTURES)]
+    command += ["--simulate-devices", simulate] if simulate else []
+    with started(command, folder / "up.log") as ready:
+        live = Live(data, str(ready["address"]), {}, seconds)
+        _weights(folder / "mlp")
+        shape = {"architecture": "mlp", "inputs": INPUTS, "hidden": HIDDEN, "outputs": OUTPUTS, "depth": DEPTH}
+        options = [part for key, value in shape.items() for part in ("--option", f"{key}={value}")]
+        for tenant, share in (("one", 25), ("two", 75)):
+            run_cli(data, "tenants", "create", tenant)
+            live.keys[tenant] = str(json.loads(run_cli(data, "keys", "issue", tenant, "-o", "json"))["key"])
+            limits = ("--share", str(share), "--slo-ms", "1000", "--wait")
+            push = ("models", "push", "mlp", str(folder / "mlp"), "--engine", "module", *options, *limits)
+            run_cli(data, *push, key=live.keys[tenant])
+        yield live
+
+
+def _weights(folder: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    weights: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
+    inputs = INPUTS
+    for at, outputs in enumerate([HIDDEN] * DEPTH + [OUTPUTS]):
+        weights[f"{2 * at}.weight"] = (rng.standard_normal((outputs, inputs)) / inputs**0.5).astype(np.float32)
+        weights[f"{2 * at}.bias"] = np.zeros(outputs, np.float32)
+        inputs = outputs
+    save_file(weights, folder / "model.safetensors")
+
+
+def findings(folder: Path, seconds: float, simulate: str) -> Iterator[Finding]:
+    """All checks; whatever one of them raises is its finding."""
+    try:
+        with instance(folder, seconds, simulate) as live:
+            checks: list[tuple[str, Callable[[], Finding]]] = [
+                ("served at 25/75", lambda: check_shares(live, {"one": 25, "two": 75})),
+                ("resized under load", lambda: check_resize(live)),
+                ("served at 50/50", lambda: check_shares(live, {"one": 50, "two": 50})),
+                ("killed mid-batch", lambda: check_kill(live)),
+            ]
+            for name, check in checks:
+                yield _guarded(name, check)
+    except Exception as error:
+        log = folder / "up.log"
+        tail = log.read_text()[-1500:] if log.exists() else ""
+        yield Finding("the instance", False, f"{type(error).__name__}: {error}", {"log": tail})
+    yield _guarded("workers from the zygote", lambda: check_zygote(folder, bool(simulate)))
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}")
+
+
+def as_page(what: str, found: list[Finding]) -> str:
+    words = {True: "pass", False: "**fail**", None: "skipped"}
+    rows = [f"| {f.name} | {words[f.ok]} | {f.seen.replace('|', '/')} |" for f in found]
+    head = ["# The agent's road on a GPU", "", f"Made by `benchmarks/gpu_live.py` on {what}.", ""]
+    return "\n".join([*head, "| check | result | seen |", "| --- | --- | --- |", *rows, ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one load")
+    parser.add_argument("--simulate", default="", metavar="MODEL", help="a simulated GPU: tries this file, not a GPU")
+    parser.add_argument("--out", type=Path, default=None, help="writes OUT.json and OUT.md")
+    arguments = parser.parse_args()
+    what = f"a SIMULATED {arguments.simulate}: no statement about any GPU"
+    if not arguments.simulate:
+        library = open_nvml()
+        if library is None or not library.gpus():
+            print("no NVIDIA GPU on this machine; nothing was checked", file=sys.stderr)
+            return 2
+        what = library.gpus()[0].name
+        library.close()
+        if shutil.which(MPS_BINARY) is None:
+            print(f"{MPS_BINARY} is not installed; shares need it", file=sys.stderr)
+            return 2
+    with tempfile.TemporaryDirectory(prefix="pw") as folder:
+        found = list(findings(Path(folder), arguments.seconds, arguments.simulate))
+    page = as_page(what, found)
+    print(page)
+    if arguments.out:
+        arguments.out.with_suffix(".md").write_text(page)
+        result = {"on": what, "findings": [asdict(f) for f in found]}
+        arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    return 1 if any(f.ok is False for f in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
