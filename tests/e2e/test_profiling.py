@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance
+from conftest import MLP_OPTIONS, Instance, eventually
+
+import partywall
 
 pytestmark = pytest.mark.e2e
 
@@ -46,6 +53,52 @@ def test_a_version_is_profiled_kept_and_shredded(profiled: Instance, mlp_folder:
     profiled.run("models", "delete", "mlp", "--yes", key=key)
     gone = profiled.run("models", "profile", "mlp", key=key, check=3)
     assert "does not exist" in gone.stderr
+
+
+def test_live_traffic_corrects_what_profiles_predict(profiled: Instance, mlp_folder: Path) -> None:
+    keys = {name: profiled.tenant(name) for name in ("acme", "globex")}
+    for key in keys.values():
+        profiled.push(key, "mlp", mlp_folder, *MLP_OPTIONS, "--promote")
+    if len({core for replica in profiled.replicas() for core in replica["partition"]["cores"]}) < 2:
+        pytest.skip("one core: nobody stands beside anybody")
+    quiet = profiled.json("explain", "mlp", key=keys["acme"])
+    assert quiet["slowdowns"] == [], "without a profile nothing is said"
+    for key in keys.values():
+        profiled.json("profile", "mlp", "--quick", "--shares", "50", "--anyway", key=key)
+    with ThreadPoolExecutor() as pool:
+        stop = threading.Event()
+        flood = [pool.submit(send, profiled.address, key, stop) for key in keys.values()]
+        try:
+            found = eventually(lambda: beside(profiled.json("explain", "mlp", key=keys["acme"])["slowdowns"]))
+            text = scrape(profiled)
+        finally:
+            stop.set()
+        assert all(one.result() > 0 for one in flood), "every request was answered, with the bound in admission"
+    assert found["basis"] == "profiles"
+    assert found["predicted"] >= 1.0
+    assert found["bound"] >= found["predicted"]
+    assert found["neighbours"] == ["another tenant's model"]
+    assert 'partywall_slowdown{kind="bound"' in text
+
+
+def send(address: str, key: str, stop: threading.Event) -> int:
+    """A tenant's requests, one after the other, until it is told to stop."""
+    answered = 0
+    with partywall.Client(address, api_key=key) as client:
+        while not stop.is_set():
+            client.infer("mlp", {"x": np.ones((64, 16), np.float32)})
+            answered += 1
+    return answered
+
+
+def beside(slowdowns: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first replica that was observed beside a neighbour."""
+    return next((s for s in slowdowns if s["neighbours"] and s["observed"]), None)
+
+
+def scrape(instance: Instance) -> str:
+    with urllib.request.urlopen(f"http://{instance.ready['metrics_address']}/metrics", timeout=20) as answer:
+        return str(answer.read().decode())
 
 
 @pytest.mark.parametrize(
