@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from node_agent.sealed_memory import SealedMemory
 from partywall.domain.names import check_file_name
 from partywall.errors import DataLoss, Reason, Unavailable
 from partywall.v1 import models_pb2
@@ -19,11 +20,17 @@ Fetch = Callable[[str, str, int], AsyncIterator[bytes]]
 class Artifacts:
     """Finds, and where needed fetches, the sealed files of artifacts."""
 
-    def __init__(self, cache_dir: Path, blob_dir: Path | None, fetch: Fetch) -> None:
+    def __init__(
+        self, cache_dir: Path, blob_dir: Path | None, fetch: Fetch, memory: SealedMemory | None = None
+    ) -> None:
         self._cache_dir = cache_dir
         self._blob_dir = blob_dir
         self._fetch = fetch
         self._locks: dict[str, asyncio.Lock] = {}
+        self._memory = memory or SealedMemory(0)
+        self._used: dict[str, list[Path]] = {}
+        self._turn = asyncio.Lock()
+        self._holding: set[asyncio.Task[None]] = set()
 
     async def folder(self, artifact_id: str, files: Sequence[models_pb2.SealedFile]) -> Path:
         """The folder that holds all files of the artifact at their full sealed size.
@@ -34,6 +41,35 @@ class Artifacts:
         """
         if not files:
             return self._cache_dir
+        folder = await self._find(artifact_id, files)
+        self._used[artifact_id] = [folder / f.name for f in files]
+        return folder
+
+    def wanted(self, artifact_ids: Collection[str]) -> None:
+        """What stands from now on: of what was used and no longer stands, the sealed files are held in memory."""
+        released = {one: self._used.pop(one) for one in self._used.keys() - set(artifact_ids)}
+        if not self._memory.budget_bytes or not (released or self._memory.artifacts):
+            return
+        task = asyncio.get_running_loop().create_task(self._hold(released))
+        self._holding.add(task)
+        task.add_done_callback(self._holding.discard)
+
+    async def settled(self) -> None:
+        """Waits until what was released is held."""
+        while self._holding:
+            await asyncio.wait(set(self._holding))
+
+    async def _hold(self, released: Mapping[str, Sequence[Path]]) -> None:
+        def hold() -> None:
+            self._memory.sweep()
+            for artifact_id, files in released.items():
+                self._memory.keep(artifact_id, files)
+
+        # Locking reads whole files; one at a time, beside the loop.
+        async with self._turn:
+            await asyncio.to_thread(hold)
+
+    async def _find(self, artifact_id: str, files: Sequence[models_pb2.SealedFile]) -> Path:
         if self._blob_dir is not None:
             local = self._blob_dir / artifact_id
             if all((local / f.name).is_file() for f in files):

@@ -20,6 +20,7 @@ from node_agent.link import RouterLink, reply
 from node_agent.links import RouterLinks
 from node_agent.node import OpenNode, open_node
 from node_agent.profiling import Profiler
+from node_agent.sealed_memory import SealedMemory
 from node_agent.settings import AgentSettings
 from node_agent.supervisor import Supervisor
 from node_agent.walls import Walls
@@ -75,7 +76,8 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
     def report(status: ReplicaStatus) -> None:
         links.report(status)
 
-    artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: links.fetch(a, f, o))
+    memory = SealedMemory(settings.sealed_memory_bytes)
+    artifacts = Artifacts(folder / "cache", settings.blob_dir, lambda a, f, o: links.fetch(a, f, o), memory)
     supervisor = Supervisor(
         walls.spawn,
         artifacts,

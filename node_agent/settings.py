@@ -33,6 +33,8 @@ class AgentSettings:
     """Refuse to start a worker when a sandbox layer is missing, instead of reporting it."""
     coalescing: bool = True
     """Gather the link's messages under load; off: each is a frame of its own."""
+    sealed_memory_bytes: int = 0
+    """Host memory that holds the sealed files of released versions, so that they are not read from disk again."""
     drain_s: float = 10.0
     watchdog_s: float = 30.0
     """A batch counts as stuck after three times its predicted time, and never before this."""

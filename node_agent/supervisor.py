@@ -73,6 +73,7 @@ class Supervisor:
     def apply(self, placements: Iterable[link.PlacementSpec]) -> None:
         """Takes the whole desired state; returns at once."""
         wanted = {spec.placement_id: spec for spec in placements}
+        self._means.artifacts.wanted({spec.artifact_id for spec in wanted.values()})
         if self._walls is not None:
             self._walls.desired({s.partition.id: s.replaces_partition for s in wanted.values()})
         for placement_id, (worker, slot) in self._slots.items():

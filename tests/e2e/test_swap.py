@@ -20,7 +20,9 @@ X = np.ones((2, 16), np.float32)
 
 @pytest.fixture(scope="module")
 def swapping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    made = Instance(tmp_path_factory.mktemp("swapping"), ("--drain-s", "2", "--swap-bytes", "4GiB")).start()
+    made = Instance(
+        tmp_path_factory.mktemp("swapping"), ("--drain-s", "2", "--swap-bytes", "4GiB", "--sealed-memory", "1GiB")
+    ).start()
     try:
         yield made
     finally:
@@ -83,3 +85,16 @@ def test_deleted_models_leave_nothing_parked(swapping: Instance, mlp_folder: Pat
     eventually(lambda: parked(swapping, "gone", 1))
     swapping.run("models", "delete", "gone", "--yes", key=key)
     eventually(lambda: not replicas(swapping, "gone"))
+
+
+def test_a_shared_worker_keeps_nothing_decrypted_but_the_agent_keeps_what_is_sealed(
+    swapping: Instance, mlp_folder: Path
+) -> None:
+    key = swapping.tenant("shares", "--trust-policy", "shared")
+    swapping.push(key, "s", mlp_folder, *MLP_OPTIONS)
+    swapping.run("models", "unload", "s", key=key)
+    eventually(lambda: not replicas(swapping, "s"))
+    eventually(lambda: "sealed files kept in memory" in swapping.log())
+    swapping.run("models", "load", "s", "--wait", key=key)
+    with partywall.Client(swapping.address, api_key=key) as client:
+        assert client.infer("s", {"x": X})["y"].shape == (2, 4)

@@ -37,6 +37,9 @@ MergeAfterS = Annotated[
 SwapBytes = Annotated[
     str, typer.Option("--swap-bytes", metavar="SIZE", help="Per node, for weights of released versions; 0: none.")
 ]
+SealedMemory = Annotated[
+    str, typer.Option("--sealed-memory", metavar="SIZE", help="Holds released versions' sealed files; 0: none.")
+]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
@@ -175,6 +178,7 @@ def agent(
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
     no_coalescing: NoCoalescing = False,
+    sealed_memory: SealedMemory = "0",
     simulate_devices: SimulateDevices = "",
     watchdog_s: WatchdogS = 30.0,
     drain_s: DrainS = 10.0,
@@ -198,6 +202,7 @@ def agent(
         queue=QueueDiscipline(check_queue(queue)),
         cores=parse_cores(cores) if cores else (),
         sandbox_required=sandbox_required,
+        sealed_memory_bytes=parse_size(sealed_memory),
         watchdog_s=watchdog_s,
         simulate_devices=tuple(filter(None, simulate_devices.split(","))),
         coalescing=not no_coalescing,

@@ -113,6 +113,7 @@ def up(
     max_replicas: servers.MaxReplicas = 4,
     merge_after_s: servers.MergeAfterS = 120.0,
     swap_bytes: servers.SwapBytes = "0",
+    sealed_memory: servers.SealedMemory = "0",
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -164,6 +165,7 @@ def up(
             *(("--simulate-devices", simulate_devices) if simulate_devices else ()),
             *("--watchdog-s", str(watchdog_s)),
             *(("--no-coalescing",) if no_coalescing else ()),
+            *("--sealed-memory", str(parse_size(sealed_memory))),
         ),
         tls_cert=tls_cert,
     )
