@@ -1,4 +1,5 @@
-"""The profiler's CUDA probes on a real GPU: that each one runs, how steady it is, and what two cost each other.
+"""The profiler on a real GPU: that each CUDA probe runs, how steady it is, what two cost each other, and a whole
+`partywall profile` of a served network.
 
 Needs a GPU and torch with CUDA. Every check stands by itself: one that fails or is not possible here is named so, and
 the others go on. Two probes at once are behind MPS shares where an MPS daemon answers, and time-sliced otherwise; the
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import served_profile
 from isolation.interference.probes import DutyCycle, Progress, calibrate
 from isolation.interference.probes_cuda import CUDA_RESOURCES, make_cuda_load
 from isolation.interference.rounds import relative_spread
@@ -128,6 +130,18 @@ def check_pair(ours: Resource, theirs: Resource, seconds: float, repeats: int) -
     return Finding(f"{ours.value} beside {theirs.value}", middle > 0, seen)
 
 
+def check_served() -> Finding:
+    """An instance of its own, a network pushed to it and profiled, on the GPU."""
+    import torch
+
+    record = served_profile.profile()
+    ours = torch.cuda.get_device_name(0)
+    on_gpu = record["device_type"] == ours
+    curves = f"{len(record['curves'])} points beside probes, spread {record['spread']:.1%}"
+    seen = f"{record['runs']} runs on {record['device_type']}: {len(record['solo'])} solo latencies, {curves}"
+    return Finding("partywall profile", bool(record["complete"] and on_gpu), seen)
+
+
 def mps_answers() -> bool:
     """Whether an MPS daemon is there for processes of this user."""
     pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - the driver's own default
@@ -164,6 +178,8 @@ def measure(seconds: float, repeats: int, say: Callable[[str], None]) -> list[Fi
             name = f"{ours.value} beside {theirs.value}"
             say(name)
             findings.append(guarded(name, lambda a=ours, b=theirs: check_pair(a, b, seconds, repeats)))  # type: ignore[misc]
+    say("partywall profile")
+    findings.append(guarded("partywall profile", check_served))
     return findings
 
 

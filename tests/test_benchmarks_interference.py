@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu_profile, interference_live, probe_repeatability
+from benchmarks import gpu_profile, interference_live, probe_repeatability, served_profile
 from benchmarks.gpu_profile import Finding
 from partywall.errors import Unsupported
 
@@ -31,6 +31,13 @@ def test_a_check_that_fails_does_not_end_the_others() -> None:
     found = gpu_profile.guarded("dram alone", broken)
     assert (found.ok, found.name) == (False, "dram alone")
     assert "no such kernel" in found.seen
+
+
+@pytest.mark.e2e
+def test_a_served_network_is_profiled_by_one_command() -> None:
+    record = served_profile.profile()
+    assert record["complete"]
+    assert record["input_bytes"] == 4 * served_profile.INPUTS
 
 
 def test_repeatability_wants_two_cores() -> None:

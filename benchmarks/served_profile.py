@@ -1,0 +1,122 @@
+"""One version profiled for real: an instance of its own, a small network pushed to it, and `partywall profile`.
+
+    python benchmarks/served_profile.py [--full]
+
+Prints the profile as JSON. Works on whatever device the placement chooses: a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from partywall.errors import Unavailable
+
+ARCHITECTURES = Path(__file__).resolve().parents[1] / "examples" / "architectures.py"
+INPUTS, HIDDEN, OUTPUTS = 1024, 4096, 256
+_CLI = [sys.executable, "-m", "partywall.cli.main"]
+_START_S, _STEP_S, _STOP_S = 180.0, 600.0, 40.0
+
+
+def profile(*, quick: bool = True) -> Mapping[str, Any]:
+    """What `partywall profile -o json` printed.
+
+    Raises:
+        Unavailable: The instance did not start, or a command failed; its own words are in the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="partywall-profile-") as name:
+        folder = Path(name)
+        _write_network(folder / "mlp")
+        with _instance(folder / "data") as data:
+            _run(data, "tenants", "create", "acme")
+            sizes = {"architecture": "mlp", "inputs": INPUTS, "hidden": HIDDEN, "outputs": OUTPUTS}
+            options = [part for key, value in sizes.items() for part in ("--option", f"{key}={value}")]
+            push = ("models", "push", "mlp", str(folder / "mlp"), "--engine", "module", "--slo-ms", "1000")
+            _run(data, *push, *options, "--promote", "--wait", "--tenant", "acme")
+            found = _run(data, "profile", "mlp", "--tenant", "acme", "--anyway", *(("--quick",) if quick else ()))
+    (record,) = json.loads(found)["profiles"]
+    answer: Mapping[str, Any] = record
+    return answer
+
+
+def _write_network(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    weights = {
+        "0.weight": rng.standard_normal((HIDDEN, INPUTS)).astype(np.float32),
+        "0.bias": np.zeros(HIDDEN, np.float32),
+        "2.weight": rng.standard_normal((OUTPUTS, HIDDEN)).astype(np.float32),
+        "2.bias": np.zeros(OUTPUTS, np.float32),
+    }
+    save_file(weights, folder / "model.safetensors")
+
+
+@contextmanager
+def _instance(data: Path) -> Iterator[Path]:
+    _run(data, "init")
+    ports = [f"--{port}listen=127.0.0.1:0" for port in ("", "admin-", "link-", "metrics-")]
+    log = data.with_suffix(".log")
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*_CLI, "up", "--data-dir", str(data), *ports, "--modules", str(ARCHITECTURES)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=_environment(),
+        )
+    try:
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], _START_S)
+        line = process.stdout.readline() if readable else ""
+        if not line.startswith("ready "):
+            raise Unavailable(f"partywall up did not start; its log ends:\n{log.read_text()[-2000:]}")
+        yield data
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _run(data: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [*_CLI, *arguments, "--data-dir", str(data), *(() if arguments[0] == "init" else ("-o", "json"))],
+        capture_output=True,
+        text=True,
+        timeout=_STEP_S,
+        check=False,
+        env=_environment(),
+    )
+    if done.returncode:
+        raise Unavailable(f"partywall {' '.join(arguments[:3])} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PARTYWALL_")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--full", action="store_true", help="all runs, not only the quick ones")
+    print(json.dumps(profile(quick=not parser.parse_args().full), indent=2))
+
+
+if __name__ == "__main__":
+    main()
