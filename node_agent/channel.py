@@ -73,7 +73,7 @@ class Channel:
         self._on_close = on_close
         loop.add_reader(self._socket.fileno(), self._readable)
 
-    def pack(self, payload: worker_pb2.Payload, data: bytes) -> None:
+    def pack(self, payload: worker_pb2.Payload, data: bytes | memoryview) -> None:
         """Puts a payload into the message or, when it is large, into the arena; a full arena falls back to the
         message, so that nothing waits for space."""
         if len(data) > INLINE_BYTES:
@@ -81,7 +81,7 @@ class Channel:
             if offset is not None:
                 payload.offset, payload.length = offset, len(data)
                 return
-        payload.inline = data
+        payload.inline = bytes(data)
 
     def release(self, mark: int) -> None:
         """The worker has read every payload packed before `mark`."""

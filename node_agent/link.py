@@ -27,9 +27,11 @@ from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_to_proto, observed_to_proto
 from partywall.wire.status import from_rpc_error
+from partywall.wire.tails import TAIL_ABOVE_BYTES, decoder, encode, join
 
 log = structlog.get_logger(__name__)
 
+CONNECT = "/partywall.v1.AgentLink/Connect"
 MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
@@ -202,11 +204,14 @@ class RouterLink:
 
     async def _stay(self, channel: grpc.aio.Channel) -> None:
         stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-        call: Any = stub.Connect()
+        call: Any = channel.stream_stream(
+            CONNECT, request_serializer=encode, response_deserializer=decoder(link.RouterFrame.FromString)
+        )()
         async with asyncio.timeout(WELCOME_TIMEOUT_S):
             await call.write(link.AgentFrame(hello=self._hello()))
-            first = await call.read()
-        if first is grpc.aio.EOF or not first.HasField("welcome"):
+            opened = await call.read()
+        first = None if opened is grpc.aio.EOF else opened.frame
+        if first is None or not first.HasField("welcome"):
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
         connection = _Connection(
             Coalescer(
@@ -240,7 +245,8 @@ class RouterLink:
             call.cancel()
 
     async def _read(self, call: Any, connection: _Connection) -> None:
-        while (frame := await call.read()) is not grpc.aio.EOF:
+        while (opened := await call.read()) is not grpc.aio.EOF:
+            frame, tails = opened
             if frame.HasField("desired"):
                 self._on_desired(connection, frame.desired)
             if frame.HasField("handles"):
@@ -248,7 +254,8 @@ class RouterLink:
             if frame.calls:
                 now_s = self._clock.monotonic()
                 for message in frame.calls:
-                    self._on_call(connection, message, now_s)
+                    request = tails[message.tail - 1] if message.tail else message.request
+                    self._on_call(connection, message, request, now_s)
             if frame.attest:
                 connection.attesting = asyncio.create_task(self._attest(connection, frame.attest))
             for job in frame.profile_jobs:
@@ -291,14 +298,16 @@ class RouterLink:
             self._jobs.remove(job_id)
             self._profiles.cancel(job_id)
 
-    def _on_call(self, connection: _Connection, message: link.InferCall, now_s: float) -> None:
+    def _on_call(
+        self, connection: _Connection, message: link.InferCall, request: bytes | memoryview, now_s: float
+    ) -> None:
         deadline_s = now_s + message.timeout_us / 1e6
         placement_id = connection.placements.get(message.handle, "")
         item = Queued(
             id=next(self._request_ids),
             handle=0,
             rows=max(1, message.rows),
-            request=message.request,
+            request=request,
             arrived_s=now_s,
             deadline_s=deadline_s,
             due_s=deadline_s,
@@ -308,14 +317,14 @@ class RouterLink:
         self._replicas.submit(placement_id, item)
 
     async def _flush(self, call: Any, connection: _Connection, items: list[Outgoing]) -> None:
-        frame, size = link.AgentFrame(generation=connection.generation), 0
+        frame, tails, size = link.AgentFrame(generation=connection.generation), list[bytes](), 0
         for item in items:
             if isinstance(item, _Answer):
                 length = len(item.outcome.response)
                 if size and size + length > MAX_FRAME_BYTES:
-                    await call.write(frame)
-                    frame, size = link.AgentFrame(generation=connection.generation), 0
-                _add_reply(frame, item.call_id, item.outcome)
+                    await call.write(join(frame, tails) if tails else frame)
+                    frame, tails, size = link.AgentFrame(generation=connection.generation), [], 0
+                _add_reply(frame, tails, item.call_id, item.outcome)
                 size += length
             elif isinstance(item, link.Observed):
                 frame.observed.append(item)
@@ -331,7 +340,7 @@ class RouterLink:
                 frame.heartbeat = True
         if frame.heartbeat or self._loads_due(connection):
             self._add_loads(frame, connection)
-        await call.write(frame)
+        await call.write(join(frame, tails) if tails else frame)
 
     def _loads_due(self, connection: _Connection) -> bool:
         return self._shared() and self._clock.monotonic() - connection.loads_at_s >= LOADS_EVERY_S
@@ -359,15 +368,19 @@ class RouterLink:
             self._replicas.cancel(placement_id, request_id)
 
 
-def _add_reply(frame: link.AgentFrame, call_id: int, outcome: Outcome) -> None:
+def _add_reply(frame: link.AgentFrame, tails: list[bytes], call_id: int, outcome: Outcome) -> None:
     reply = frame.replies.add(
         id=call_id,
-        response=outcome.response,
         queue_us=outcome.queue_us,
         service_us=outcome.service_us,
         batch_requests=outcome.batch_requests,
         batch_rows=outcome.batch_rows,
     )
+    if len(outcome.response) > TAIL_ABOVE_BYTES:
+        tails.append(outcome.response)
+        reply.tail = len(tails)
+    else:
+        reply.response = outcome.response
     if outcome.error is not None:
         reply.error.CopyFrom(error_to_proto(outcome.error))
 

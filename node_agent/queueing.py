@@ -28,7 +28,7 @@ class Queued:
     id: int
     handle: int
     rows: int
-    request: bytes
+    request: bytes | memoryview
     arrived_s: float
     deadline_s: float
     due_s: float

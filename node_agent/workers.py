@@ -20,7 +20,7 @@ class WorkItem:
     """One request: a serialised `inference.ModelInferRequest`. `deadline_us` is CLOCK_MONOTONIC, 0 for none."""
 
     id: int
-    request: bytes
+    request: bytes | memoryview
     deadline_us: int = 0
 
 

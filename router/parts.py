@@ -206,6 +206,7 @@ async def build(settings: RouterSettings) -> Parts:
         Attempts(hedging, routing, clock, registry, loop_later),
         journal,
         Waker(Residency(control)),
+        settings.max_in_flight_bytes // rank.count,
     )
     remover = Remover(control)
     uploads = Uploads(control, remover)

@@ -34,6 +34,7 @@ from router.control.reconcile import Reconciler
 from router.control.rpc import AdminGuard, Context, ErrorInterceptor
 from router.control.tenants_service import TenantsService
 from router.forward import LEADER_SOCKET, Forwarder, leader_address
+from router.gateway import link_service
 from router.gateway.authn import Authenticator
 from router.gateway.inference import InferenceService
 from router.gateway.link_service import AgentLinkService
@@ -232,7 +233,7 @@ def _link_server(parts: Parts) -> grpc.aio.Server:
         on_profile=parts.profiles.on_progress,
         on_event=parts.reconciler.events.note if parts.reconciler is not None else _unheard,
     )
-    agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
+    link_service.add_to_server(service, server)
     if settings.rank.leads:
         join = JoinService(parts.enrolment, parts.authority.ca_pem)
         agent_link_pb2_grpc.add_JoinServicer_to_server(join, server)

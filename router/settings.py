@@ -47,6 +47,8 @@ class RouterSettings:
     default_deadline_s: float = 30.0
     """For calls that bring no deadline."""
     max_deadline_s: float = 600.0
+    max_in_flight_bytes: int = 1024 * MIB
+    """Bytes of all requests without an answer yet, over all processes; QUEUE_FULL above."""
     max_queued_per_replica: int = 2000
     """Requests waiting or running at one replica before QUEUE_FULL."""
     admission: bool = True

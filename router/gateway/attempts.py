@@ -16,13 +16,11 @@ from prometheus_client.registry import Collector
 
 from partywall.clock import Clock
 from partywall.errors import Overloaded, PartywallError, Reason, Unavailable
-from partywall.v1 import agent_link_pb2
 from router.gateway.journal import Trace
-from router.gateway.replicas import Replica, Route
+from router.gateway.replicas import Replica, Reply, Route
 from router.policy.hedging import Failure, HedgeLimits, Lateness, TokenBudget, may_retry, worth_hedging
 from router.policy.routing import RoutingLimits, decide, predicted_finish_s
 
-Reply = agent_link_pb2.InferReply
 _Try = asyncio.Task[Reply]
 
 

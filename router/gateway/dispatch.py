@@ -19,11 +19,10 @@ from partywall.errors import (
     Reason,
     Unavailable,
 )
-from partywall.v1 import agent_link_pb2
 from partywall.wire.split import split_raw
 from router.gateway.attempts import Attempts, Work
 from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
-from router.gateway.replicas import ModelRoute, Replica, Route
+from router.gateway.replicas import ModelRoute, Replica, Reply, Route
 from router.gateway.statistics import Statistics
 from router.gateway.throttle import Limits
 from router.gateway.waking import Waker
@@ -67,7 +66,9 @@ class Dispatcher:
         attempts: Attempts,
         journal: Journal,
         waker: Waker | None = None,
+        max_bytes: int = 1 << 30,
     ) -> None:
+        """`max_bytes`: of all requests together that have no answer yet."""
         self._routes = routes
         self._throttle = throttle
         self._statistics = statistics
@@ -77,6 +78,8 @@ class Dispatcher:
         self._attempts = attempts
         self._journal = journal
         self._waker = waker
+        self._max_bytes = max_bytes
+        self._bytes = 0
 
     async def infer(
         self, tenant: Tenant, raw: bytes, parsed: ParsedRequest, remaining_s: float | None, request_id: str
@@ -91,6 +94,7 @@ class Dispatcher:
         throttle, model = self._throttle, request.model_name
         entered, waited_s = False, 0.0
         route: Route | None = None
+        self._take_in(len(raw))
         trace = Trace(request_id[:MAX_ID_CHARACTERS], model[:MAX_ID_CHARACTERS], started_s)
         self._statistics.in_flight += 1
         try:
@@ -116,6 +120,7 @@ class Dispatcher:
                 self._statistics.failed(tenant.id, model, route.version.number, elapsed_s, error)
             raise
         finally:
+            self._bytes -= len(raw)
             self._statistics.in_flight -= 1
             if throttle is not None and entered:
                 throttle.leave(tenant.id)
@@ -123,6 +128,22 @@ class Dispatcher:
         self._journal.served(tenant.id, trace, reply, elapsed_s)
         self._count(tenant, route.version, model, reply, elapsed_s)
         return reply.response
+
+    def _take_in(self, size: int) -> None:
+        """Counts a request's bytes in.
+
+        Raises:
+            Overloaded: QUEUE_FULL; memory must stay bounded, however many large requests come.
+        """
+        if self._bytes and self._bytes + size > self._max_bytes:
+            raise Overloaded(
+                f"requests of {self._bytes >> 20} MiB are under way and the router holds {self._max_bytes >> 20} MiB; "
+                "send again after the hint",
+                reason=Reason.QUEUE_FULL,
+                fields={"limit_bytes": str(self._max_bytes)},
+                retry_after_s=0.1,
+            )
+        self._bytes += size
 
     def route(self, tenant: Tenant, model: str, version: str) -> Route:
         """The route of a version ("" is the live one), whether or not it has replicas.
@@ -166,9 +187,7 @@ class Dispatcher:
             raise not_serving(route)
         return replica
 
-    def _count(
-        self, tenant: Tenant, version: Version, model: str, reply: agent_link_pb2.InferReply, elapsed_s: float
-    ) -> None:
+    def _count(self, tenant: Tenant, version: Version, model: str, reply: Reply, elapsed_s: float) -> None:
         now_ms = int(self._clock.now().timestamp() * 1e3)
         slo_ms = version.manifest.slo_ms
         self._statistics.served(tenant.id, tenant.name, model, version.number, elapsed_s, reply, slo_ms, now_ms)

@@ -24,11 +24,9 @@ from router.gateway.dispatch import Dispatcher, ParsedRequest, parse_request
 from router.gateway.handlers import Metadata, ServiceHandlers
 from router.gateway.replicas import ModelRoute
 from router.gateway.statistics import ModelCounters
+from router.gateway.streams import AnswersInOrder
 
 log = structlog.get_logger(__name__)
-
-STREAM_DEPTH = 64
-"""Requests of one stream that run at once; answers keep the order of the requests."""
 
 Residency = Callable[[Tenant, str, int, bool, float | None], Awaitable[None]]
 """Makes a version (0: the live one) resident or releases it, and waits until that is so: (tenant, model, version,
@@ -122,26 +120,15 @@ class InferenceService:
             tenant = self._authenticator.tenant(context.invocation_metadata())
         except PartywallError as error:
             await self._abort(context, error)
-        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(maxsize=STREAM_DEPTH)
-
-        async def read() -> None:
-            try:
-                async for raw in requests:
-                    await answers.put(asyncio.create_task(self._stream_one(tenant, raw, context.time_remaining())))
-            finally:
-                await answers.put(None)
-
-        reader = asyncio.create_task(read())
+        stream = AnswersInOrder(lambda raw: self._stream_one(tenant, raw, context.time_remaining()))
+        reader = asyncio.create_task(stream.read(requests))
         try:
-            while (task := await answers.get()) is not None:
-                yield await task
+            async for answer in stream.answers():
+                yield answer
             await reader
         finally:
             reader.cancel()
-            while not answers.empty():
-                left = answers.get_nowait()
-                if left is not None:
-                    left.cancel()
+            stream.cancel()
 
     async def _stream_one(self, tenant: Tenant, raw: bytes, remaining_s: float | None) -> Any:
         request_id = ""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from partywall.clock import Clock
 from partywall.errors import PartywallError
-from partywall.v1 import agent_link_pb2
+from router.gateway.replicas import Reply
 
 KEPT_PER_TENANT = 256
 """Requests kept of each of the two kinds."""
@@ -64,7 +64,7 @@ class Journal:
         self._clock = clock
         self._tenants: dict[str, _Rings] = {}
 
-    def served(self, tenant_id: str, trace: Trace, reply: agent_link_pb2.InferReply, actual_s: float) -> None:
+    def served(self, tenant_id: str, trace: Trace, reply: Reply, actual_s: float) -> None:
         """An answered request."""
         trace.actual_s = actual_s
         trace.queue_us, trace.service_us = reply.queue_us, reply.service_us

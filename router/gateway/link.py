@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from partywall.clock import Clock
@@ -16,12 +16,18 @@ from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_from_proto
-from router.gateway.replicas import Replica
+from partywall.wire.tails import TAIL_ABOVE_BYTES, join
+from router.gateway.replicas import LargeReply, Replica, Reply
 
 MAX_FRAME_BYTES = 4 << 20
 """A frame stays below this unless a single request is larger: big frames would hold small ones up."""
 
 _SMOOTHING = 0.1
+
+Write = Callable[[link.RouterFrame | bytes], Awaitable[None]]
+"""Writes a frame, or a serialised one with tails."""
+_Answer = tuple[link.InferReply, memoryview | None]
+"""A reply, and its response where that came as a tail."""
 
 
 @dataclass(slots=True)
@@ -29,7 +35,7 @@ class _Pending:
     """A call that has no answer yet; its message is made when its frame is."""
 
     id: int
-    future: asyncio.Future[link.InferReply]
+    future: asyncio.Future[_Answer]
     replica: Replica
     rows: int
     timeout_us: int
@@ -68,7 +74,7 @@ class AgentSession:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._attesting: dict[int, asyncio.Future[list[fleet_pb2.ReplicaAttestation]]] = {}
-        self._write: Callable[[link.RouterFrame], Awaitable[None]] | None = None
+        self._write: Write | None = None
         self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company, window_s=window_s)
         self._turnaround_s = 0.0
 
@@ -77,9 +83,7 @@ class AgentSession:
         """Requests without an answer yet."""
         return len(self._pending)
 
-    async def call(
-        self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str
-    ) -> link.InferReply:
+    async def call(self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str) -> Reply:
         """Sends one request and waits for its reply; a cancelled caller cancels it at the agent.
 
         Raises:
@@ -88,7 +92,7 @@ class AgentSession:
         if self.closed:
             raise _lost(self.node)
         call_id = next(self._ids)
-        future: asyncio.Future[link.InferReply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         timeout_us = max(1, int(timeout_s * 1e6))
         deadline_s = self._clock.monotonic() + timeout_s
         entry = _Pending(call_id, future, replica, rows, timeout_us, deadline_s, request_id, request)
@@ -97,14 +101,16 @@ class AgentSession:
         replica.outstanding_requests += 1
         self._outgoing.add(entry)
         try:
-            reply = await future
+            reply, body = await future
         finally:
             if self._pending.pop(call_id, None) is not None:
                 self._release(replica, rows)
                 self._outgoing.add(call_id)
         if reply.HasField("error"):
             raise error_from_proto(reply.error)
-        return reply
+        if body is None:
+            return reply
+        return LargeReply(bytes(body), reply.queue_us, reply.service_us, reply.batch_requests, reply.batch_rows)
 
     def send_desired(self, desired: link.Desired) -> None:
         """Queues the agent's whole desired state."""
@@ -144,7 +150,7 @@ class AgentSession:
         """Queues the end of a job."""
         self._outgoing.add(job_id)
 
-    def on_replies(self, replies: Iterable[link.InferReply]) -> None:
+    def on_replies(self, replies: Iterable[link.InferReply], tails: Sequence[memoryview] = ()) -> None:
         """Completes the calls of one frame."""
         now_s = self._clock.monotonic()
         last = seen = None
@@ -162,11 +168,11 @@ class AgentSession:
                 waiting.replica.service.observe(rows, service_s, now_s)
                 waiting.replica.window.add(rows, service_s)
             if not waiting.future.done():
-                waiting.future.set_result(reply)
+                waiting.future.set_result((reply, tails[reply.tail - 1] if reply.tail else None))
         if last is not None:
             self._turnaround_s += _SMOOTHING * (now_s - last.sent_s - self._turnaround_s)
 
-    async def run_writer(self, write: Callable[[link.RouterFrame], Awaitable[None]]) -> None:
+    async def run_writer(self, write: Write) -> None:
         """Writes frames until the link breaks."""
         self._write = write
         await self._outgoing.run()
@@ -194,24 +200,28 @@ class AgentSession:
     async def _flush(self, items: list[Outgoing]) -> None:
         if self._write is None:
             raise RuntimeError("run_writer has not been called")
-        frame, size = link.RouterFrame(), 0
+        frame, tails, size = link.RouterFrame(), list[bytes](), 0
         now_s = self._clock.monotonic()
         for item in items:
             if isinstance(item, _Pending):
                 if size and size + len(item.request) > MAX_FRAME_BYTES:
-                    await self._write(frame)
-                    frame, size = link.RouterFrame(), 0
+                    await self._write(join(frame, tails) if tails else frame)
+                    frame, tails, size = link.RouterFrame(), [], 0
                 # A caller that left while the call waited here costs the agent nothing.
                 if item.id in self._pending:
                     item.sent_s = now_s
-                    frame.calls.add(
+                    call = frame.calls.add(
                         id=item.id,
                         handle=item.replica.handle,
                         timeout_us=item.timeout_us,
                         rows=item.rows,
                         request_id=item.request_id,
-                        request=item.request,
                     )
+                    if len(item.request) > TAIL_ABOVE_BYTES:
+                        tails.append(item.request)
+                        call.tail = len(tails)
+                    else:
+                        call.request = item.request
                     size += len(item.request)
             elif isinstance(item, int):
                 frame.cancels.append(item)
@@ -225,7 +235,7 @@ class AgentSession:
                 frame.attest = item.number
             else:
                 frame.desired.CopyFrom(item)
-        await self._write(frame)
+        await self._write(join(frame, tails) if tails else frame)
 
     def _company(self, rate_per_s: float) -> float:
         """Requests that are with the agent on average (Little's law), not counting what waits here to be sent."""

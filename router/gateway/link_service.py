@@ -14,11 +14,13 @@ from partywall.errors import InvalidInput, NotFound, PermissionDenied
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
 from partywall.wire.coalesce import WINDOW_S
+from partywall.wire.tails import decoder, encode
 from router.control.membership import Membership
 from router.gateway.link import AgentSession
 
 log = structlog.get_logger(__name__)
 
+SERVICE = "partywall.v1.AgentLink"
 FETCH_CHUNK_BYTES = 1 << 20
 
 Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], str]
@@ -35,6 +37,21 @@ class Grants(Protocol):
     """Which artifacts an agent may read."""
 
     def may_fetch(self, node: str, artifact_id: str) -> bool: ...
+
+
+def add_to_server(service: AgentLinkService, server: grpc.aio.Server) -> None:
+    """Registers the service with frames that may have tails; the generated registration knows none."""
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Connect": grpc.stream_stream_rpc_method_handler(
+            service.Connect, request_deserializer=decoder(link.AgentFrame.FromString), response_serializer=encode
+        ),
+        "FetchFile": grpc.unary_stream_rpc_method_handler(
+            service.FetchFile,
+            request_deserializer=link.FetchFileRequest.FromString,
+            response_serializer=link.FetchFileChunk.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
 
 
 class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
@@ -75,8 +92,9 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
         node = self._identify(context)
-        first = await context.read()
-        if first is grpc.aio.EOF or not first.HasField("hello"):
+        opened = await context.read()
+        first = None if opened is grpc.aio.EOF else opened.frame
+        if first is None or not first.HasField("hello"):
             raise InvalidInput("the first frame of an agent must be its hello", fields={"field": "hello"})
         if first.hello.node != node:
             raise PermissionDenied(
@@ -114,9 +132,10 @@ class AgentLinkService(agent_link_pb2_grpc.AgentLinkServicer):
             log.info("agent gone", node=node)
 
     async def _read(self, session: AgentSession, context: Any) -> None:
-        while (frame := await context.read()) is not grpc.aio.EOF:
+        while (opened := await context.read()) is not grpc.aio.EOF:
+            frame, tails = opened
             if frame.replies:
-                session.on_replies(frame.replies)
+                session.on_replies(frame.replies, tails)
             self._membership.observe(session, frame)
             for progress in frame.profiles:
                 self._on_profile(session.node, progress)

@@ -10,11 +10,36 @@ from partywall.domain.fleet import ReplicaState, ReplicaStatus
 from partywall.domain.models import Model, Signature, Version
 from partywall.domain.placements import Placement
 from partywall.domain.service_time import ServiceTime
-from partywall.v1 import agent_link_pb2
 from router.gateway.service_window import ServiceWindow
 from router.gateway.tensors import RequestCheck
 from router.policy.routing import TenantBacklog, fair_backlog_s
 from router.policy.shifting import Shift
+
+
+class Reply(Protocol):
+    """What an agent answered: `InferReply` of the link, or `LargeReply`. Times in microseconds, of the whole batch."""
+
+    @property
+    def response(self) -> bytes: ...
+    @property
+    def queue_us(self) -> int: ...
+    @property
+    def service_us(self) -> int: ...
+    @property
+    def batch_requests(self) -> int: ...
+    @property
+    def batch_rows(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LargeReply:
+    """A reply whose response came beside the message."""
+
+    response: bytes
+    queue_us: int
+    service_us: int
+    batch_requests: int
+    batch_rows: int
 
 
 class Session(Protocol):
@@ -23,9 +48,7 @@ class Session(Protocol):
     @property
     def node(self) -> str: ...
 
-    async def call(
-        self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str
-    ) -> agent_link_pb2.InferReply:
+    async def call(self, replica: Replica, request: bytes, rows: int, timeout_s: float, request_id: str) -> Reply:
         """One request to a replica.
 
         Raises:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from partywall.errors import PartywallError, Reason
-from partywall.v1 import agent_link_pb2
+from router.gateway.replicas import Reply
 
 _LATENCY_BUCKETS_S = (
     0.001,
@@ -150,7 +150,7 @@ class Statistics(Collector):
         model: str,
         version: int,
         elapsed_s: float,
-        reply: agent_link_pb2.InferReply,
+        reply: Reply,
         slo_ms: int,
         now_ms: int,
     ) -> None:
@@ -255,7 +255,7 @@ class NoStatistics(Statistics):
         model: str,
         version: int,
         elapsed_s: float,
-        reply: agent_link_pb2.InferReply,
+        reply: Reply,
         slo_ms: int,
         now_ms: int,
     ) -> None:

@@ -19,8 +19,9 @@ from partywall.domain.models import Signature
 from partywall.domain.placements import Placement
 from partywall.errors import InvalidInput, Unavailable
 from partywall.v1 import agent_link_pb2 as link
-from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
+from partywall.v1 import fleet_pb2
 from router.control.membership import Membership
+from router.gateway import link_service
 from router.gateway.link_service import AgentLinkService
 from router.gateway.replicas import Replica
 from router.servers import link_options
@@ -118,7 +119,7 @@ async def world(answer: Callable[[Queued], Outcome | None], dead_after_s: float 
         membership, lambda context: "n1", Blobs(), Grants(), clock, heartbeat_s=0.05, max_message_bytes=1 << 20
     )
     server = grpc.aio.server(options=link_options())
-    agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
+    link_service.add_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     replicas, epoch = Scripted(answer), Epoch()
@@ -177,6 +178,14 @@ async def test_requests_larger_than_a_frame_pass() -> None:
     async with world(echo) as here:
         big = bytes(9 << 20)
         assert await asyncio.gather(call(here, big), call(here, b"small")) == [big, b"small"]
+
+
+async def test_large_and_small_ones_come_back_to_their_callers() -> None:
+    async with world(echo) as here:
+        sizes = [0, 1, 1000, 32 << 10, (32 << 10) + 1, 150_000, 2 << 20, 5 << 20] * 5
+        payloads = [bytes([number]) * size for number, size in enumerate(sizes)]
+        assert await asyncio.gather(*(call(here, p) for p in payloads)) == payloads
+        assert here.replica.outstanding_requests == 0
 
 
 async def test_an_error_comes_back_typed() -> None:

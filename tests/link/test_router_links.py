@@ -20,12 +20,12 @@ from partywall.domain.models import Manifest, Model, Signature, Version
 from partywall.domain.tenants import Tenant
 from partywall.errors import PartywallError
 from partywall.v1 import agent_link_pb2 as link
-from partywall.v1 import agent_link_pb2_grpc
 from router.control.catalog import Catalog
 from router.control.follow import Follower
 from router.control.membership import Membership
 from router.control.memory import MemoryStore
 from router.control.records import DataKeyRecord
+from router.gateway import link_service
 from router.gateway.link import AgentSession
 from router.gateway.link_service import AgentLinkService
 from router.gateway.replicas import Replica
@@ -79,7 +79,7 @@ async def process(listed: list[str]) -> Process:
         links=listed,
     )
     server = grpc.aio.server(options=link_options())
-    agent_link_pb2_grpc.add_AgentLinkServicer_to_server(service, server)
+    link_service.add_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     return Process(membership, server, f"127.0.0.1:{port}")
