@@ -16,6 +16,7 @@ from partywall.domain.profiles import Resource
 from partywall.errors import InvalidInput, Unsupported
 
 MIB = 1 << 20
+Operation = Callable[[], None]
 _WARMUP = 3
 
 
@@ -62,6 +63,10 @@ def plan_for_device(l2_bytes: int, memory_bytes: int) -> ProbeSizes:
         launches=64,
         copy_bytes=32 * MIB,
     )
+
+
+Maker = Callable[[Any, ProbeSizes, str], Operation]
+"""(torch, sizes, device) to the operations of one unit."""
 
 
 class GraphLoad:
@@ -123,8 +128,13 @@ def make_cuda_load(resource: Resource, sizes: ProbeSizes | None = None) -> Load:
     if sizes is None:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         sizes = plan_for_device(int(properties.L2_cache_size), int(properties.total_memory))
-    operation = _MAKERS[resource](torch, sizes)
+    operation = make_operation(torch, resource, sizes, "cuda")
     return EagerLoad(operation) if resource in _EAGER else GraphLoad(operation)
+
+
+def make_operation(torch: Any, resource: Resource, sizes: ProbeSizes, device: str) -> Operation:
+    """One unit's operations on a device; on the CPU they do the same, which is how they are tested without a GPU."""
+    return _MAKERS[resource](torch, sizes, device)
 
 
 def _torch() -> Any:
@@ -137,8 +147,8 @@ def _torch() -> Any:
     return torch
 
 
-def _stream(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-    source = torch.ones(sizes.stream_bytes // 4, dtype=torch.float32, device="cuda")
+def _stream(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+    source = torch.ones(sizes.stream_bytes // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
 
     def operation() -> None:
@@ -147,11 +157,11 @@ def _stream(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
     return operation
 
 
-def _random(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-    values = torch.ones(sizes.stream_bytes // 4, dtype=torch.float32, device="cuda")
-    generator = torch.Generator(device="cuda").manual_seed(0)
-    places = torch.randint(0, values.numel(), (sizes.gathers,), device="cuda", generator=generator)
-    target = torch.empty(sizes.gathers, dtype=torch.float32, device="cuda")
+def _random(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+    values = torch.ones(sizes.stream_bytes // 4, dtype=torch.float32, device=device)
+    generator = torch.Generator(device=device).manual_seed(0)
+    places = torch.randint(0, values.numel(), (sizes.gathers,), device=device, generator=generator)
+    target = torch.empty(sizes.gathers, dtype=torch.float32, device=device)
 
     def operation() -> None:
         torch.index_select(values, 0, places, out=target)
@@ -159,9 +169,9 @@ def _random(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
     return operation
 
 
-def _sweep(footprint: Callable[[ProbeSizes], int]) -> Callable[[Any, ProbeSizes], Callable[[], None]]:
-    def make(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-        lines = torch.zeros(footprint(sizes) // 4, dtype=torch.float32, device="cuda")
+def _sweep(footprint: Callable[[ProbeSizes], int]) -> Maker:
+    def make(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+        lines = torch.zeros(footprint(sizes) // 4, dtype=torch.float32, device=device)
 
         def operation() -> None:
             for _ in range(16):
@@ -172,9 +182,9 @@ def _sweep(footprint: Callable[[ProbeSizes], int]) -> Callable[[Any, ProbeSizes]
     return make
 
 
-def _power(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-    a = torch.randn(sizes.matrix, sizes.matrix, dtype=torch.bfloat16, device="cuda")
-    b = torch.randn(sizes.matrix, sizes.matrix, dtype=torch.bfloat16, device="cuda")
+def _power(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+    a = torch.randn(sizes.matrix, sizes.matrix, dtype=torch.bfloat16, device=device)
+    b = torch.randn(sizes.matrix, sizes.matrix, dtype=torch.bfloat16, device=device)
     out = torch.empty_like(a)
 
     def operation() -> None:
@@ -184,8 +194,8 @@ def _power(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
     return operation
 
 
-def _launch(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-    cell = torch.zeros(1, device="cuda")
+def _launch(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+    cell = torch.zeros(1, device=device)
 
     def operation() -> None:
         for _ in range(sizes.launches):
@@ -194,9 +204,9 @@ def _launch(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
     return operation
 
 
-def _pcie(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
-    host = torch.ones(sizes.copy_bytes // 4, dtype=torch.float32, pin_memory=True)
-    target = torch.empty(sizes.copy_bytes // 4, dtype=torch.float32, device="cuda")
+def _pcie(torch: Any, sizes: ProbeSizes, device: str) -> Operation:
+    host = torch.ones(sizes.copy_bytes // 4, dtype=torch.float32, pin_memory=device == "cuda")
+    target = torch.empty(sizes.copy_bytes // 4, dtype=torch.float32, device=device)
 
     def operation() -> None:
         target.copy_(host, non_blocking=True)
@@ -204,7 +214,7 @@ def _pcie(torch: Any, sizes: ProbeSizes) -> Callable[[], None]:
     return operation
 
 
-_MAKERS: dict[Resource, Callable[[Any, ProbeSizes], Callable[[], None]]] = {
+_MAKERS: dict[Resource, Maker] = {
     Resource.DRAM: _stream,
     Resource.RANDOM: _random,
     Resource.L2: _sweep(lambda sizes: sizes.l2_bytes),

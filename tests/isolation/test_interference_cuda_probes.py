@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from isolation.interference.probes_cuda import CUDA_RESOURCES, MIB, make_cuda_load, plan_for_device
+from isolation.interference.probes_cuda import (
+    CUDA_RESOURCES,
+    MIB,
+    ProbeSizes,
+    make_cuda_load,
+    make_operation,
+    plan_for_device,
+)
 from partywall.domain.profiles import Resource
 from partywall.errors import InvalidInput, Unsupported
 
@@ -28,6 +35,15 @@ def test_a_resource_of_the_cpu_has_no_cuda_probe() -> None:
     assert Resource.LLC not in CUDA_RESOURCES
     with pytest.raises(InvalidInput, match="no CUDA probe"):
         make_cuda_load(Resource.LLC)
+
+
+@pytest.mark.parametrize("resource", CUDA_RESOURCES)
+def test_every_operation_runs_and_can_be_repeated(resource: Resource) -> None:
+    torch = pytest.importorskip("torch")
+    sizes = ProbeSizes(MIB, 1 << 10, MIB // 4, MIB // 2, 64, 4, MIB)
+    operation = make_operation(torch, resource, sizes, "cpu")
+    operation()
+    operation()
 
 
 def test_without_a_device_the_probe_says_so() -> None:
