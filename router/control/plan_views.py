@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from partywall.v1 import fleet_pb2, models_pb2
 from router.control.catalog import Catalog
-from router.control.planning import Step, alternatives, inputs
+from router.control.plan_steps import Step, alternatives, inputs
 from router.control.views import GONE
 
 

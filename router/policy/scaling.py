@@ -13,76 +13,15 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from router.policy.forecast import Forecaster, ForecastSettings
+from router.policy.scaling_words import Observed, Option, ScalingLimits, Verdict
 from router.policy.sizing import MAX_REPLICAS, miss_probability
-from router.policy.triggers import Attainment, SavingWatch, Trigger, TriggerSettings
+from router.policy.triggers import Attainment, SavingWatch, Trigger
 
 RECENT_BINS = 5
 """Seconds that are 'lately'."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingLimits:
-    """What the scaler weighs. Times in seconds.
-
-    `most` replicas of one model. `margin` on forecast and burstiness before a replica may go. The need must hold for
-    `confirm_s` before one is added without an objective at risk; after a change nothing happens for
-    `settle_s`, or until it is there, for `start_s` at most.
-    Burstiness is taken over `dispersion_bins` seconds, as if `prior_bins` of a Poisson process had come before.
-    `busy` is how much of its replicas' time a model must use before more of them can help an objective at risk.
-    """
-
-    most: int = 4
-    margin: float = 1.3
-    confirm_s: float = 10.0
-    settle_s: float = 10.0
-    start_s: float = 120.0
-    interval_s: float = 5.0
-    dispersion_bins: int = 120
-    prior_bins: int = 60
-    busy: float = 0.5
-    miss: float = 0.01
-    triggers: TriggerSettings = field(default_factory=TriggerSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """One model since the last observation, and as it is now.
-
-    `batch_s` maps batch sizes to the upper bound of their service time in seconds, slowdown by neighbours included;
-    empty while nothing ran. `wanted` is the number that is asked for, `ready` how many serve.
-    """
-
-    arrivals: int
-    in_time: int
-    objective_ms: float
-    batch_s: Mapping[int, float]
-    wanted: int
-    ready: int
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A number of replicas that was looked at: the part of the requests in time, and the replicas' time in use."""
-
-    replicas: int
-    attainment: float
-    utilisation: float
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How many replicas a model should have, and why. `rate_per_s` is the bound of the forecast it was sized for."""
-
-    replicas: int
-    reason: str
-    trigger: Trigger | None
-    rate_per_s: float
-    burstiness: float
-    need: int
-    options: tuple[Option, ...] = ()
 
 
 @dataclass(slots=True)
@@ -97,6 +36,7 @@ class _Model:
     interval_from_s: float | None = None
     changed_s: float = -math.inf
     short_since_s: float | None = None
+    missed_s: float = -math.inf
 
 
 class FleetScaler:
@@ -113,6 +53,8 @@ class FleetScaler:
         for name, seen in observed.items():
             model = self._models.get(name) or self._new(name)
             model.bins.append(seen.arrivals)
+            if seen.in_time < seen.arrivals:
+                model.missed_s = now_s
             model.attainment.observe(now_s, min(seen.in_time, seen.arrivals), seen.arrivals)
             if model.interval_from_s is None:
                 model.interval_from_s = now_s
@@ -128,7 +70,10 @@ class FleetScaler:
 
     def at_risk(self, now_s: float) -> bool:
         """Whether any model misses its objective faster than allowed: a reason to decide now."""
-        return any(model.attainment.at_risk(now_s) for model in self._models.values())
+        short_s = self.limits.triggers.short_s
+        # Most models miss nothing most of the time: only those that did are looked at closely.
+        late = (m for m in self._models.values() if now_s - m.missed_s <= short_s)
+        return any(model.attainment.at_risk(now_s) for model in late)
 
     def changed(self, now_s: float, name: str) -> None:
         """A model's number was changed; it is left alone for a while."""
@@ -173,6 +118,8 @@ class FleetScaler:
     def _decide(self, now_s: float, name: str, seen: Observed) -> Verdict:
         if name not in self._models or not seen.batch_s:
             return Verdict(seen.wanted, "no request has been served yet: nothing to size it by", None, 0.0, 1.0, 1)
+        if seen.wanted == 1 and not any(self._models[name].bins):
+            return Verdict(1, "no requests lately: one replica waits for them", None, 0.0, 1.0, 1)
         rate, cv, margin = self._rate(name), self._burstiness(name), self.limits.margin
         needs = self._need(seen, rate, cv), self._need(seen, rate * margin, cv * margin)
         return self._verdict(now_s, name, seen, rate, cv, needs)
@@ -255,3 +202,6 @@ def _option(seen: Observed, rate: float, cv: float, replicas: int) -> Option:
         if missed < best or used == math.inf:
             best, used = missed, each * seconds / batch
     return Option(replicas, 1.0 - best, min(1.0, used))
+
+
+__all__ = ["FleetScaler", "Observed", "Option", "ScalingLimits", "Verdict"]

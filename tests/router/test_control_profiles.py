@@ -25,8 +25,8 @@ from router.control.membership import Membership
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
+from router.faces import Names
 from router.gateway.link import AgentSession
-from router.parts import Names
 
 POINT = ProbePoint(ProbeSetting(Resource.LLC), 50, 50)
 PROFILE = Profile("m", "CPU", {50: 2.0}, {50: 2.0}, {POINT: 1.2}, {POINT: 1.5}, solo_at_ms={(1, 50): 2.0})

@@ -14,9 +14,9 @@ from partywall.domain.placements import Placement
 from partywall.domain.profiles import device_type
 from partywall.v1 import tenants_pb2
 from router.control.slowdowns import Slowdowns
+from router.faces import Names
 from router.gateway.correction import Corrections, SlowdownNow
 from router.metrics import SlowdownCollector
-from router.parts import Names
 
 
 @pytest.fixture
