@@ -109,11 +109,14 @@ def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:
             "device": f"{device['id']} {device['name']}" if device else "",
             "units": device["compute_units"] if device else "",
             "memory": human_bytes(device["memory_bytes"]) if device else "",
+            "cut": ", ".join(device["partitions"]) if device else "",
+            "fenced": (device["fenced"] or "") if device else "",
         }
         for node in record["nodes"]
         for device in node["devices"] or [None]
     ]
     columns = {"name": "NODE", "state": "STATE", "device": "DEVICE", "units": "UNITS", "memory": "MEMORY"}
+    columns |= {"cut": "CUT BY", "fenced": "FENCED"}
     printer.rows(rows, columns, empty="no nodes yet: partywall fleet token NODE")
 
 

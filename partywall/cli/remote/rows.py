@@ -160,6 +160,8 @@ def _node_row(node: fleet_pb2.Node) -> dict[str, Any]:
                 "memory_bytes": device.memory_bytes,
                 "compute_units": device.compute_units,
                 "cores": list(device.cores),
+                "partitions": [enum_text(fleet_pb2.PartitionKind, k, "PARTITION_KIND_") for k in device.kinds],
+                "fenced": device.fenced or None,
             }
             for device in node.devices
         ],

@@ -160,6 +160,7 @@ class LifeOfANode(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
         self.node = Node(Path(self.folder.name))
         self.strangers: set[tuple[int, MigPlacement]] = set()
+        self.leaving: set[str] = set()
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -180,6 +181,18 @@ class LifeOfANode(RuleBasedStateMachine):
     @rule(number=numbers, percent=percents, gib=gibibytes)
     def make_a_share(self, number: int, percent: int, gib: int) -> None:
         self.act(lambda: self.node.authority.prepare(self.node.share(number, percent, gib)))
+
+    @rule(pick=st.integers(0, 50), number=numbers, percent=percents, gib=gibibytes)
+    def take_over_a_share(self, pick: int, number: int, percent: int, gib: int) -> None:
+        """A resize: the new share may overlap with the one it takes over from, and with nobody else."""
+        standing = sorted(p.id for p in self.node.authority.partitions(self.node.shared.uuid))
+        new = self.node.share(number + 10, percent, gib)
+        if not standing or new.id in standing:
+            return
+        old = standing[pick % len(standing)]
+        self.act(lambda: self.node.authority.prepare(new, (old,)))
+        if any(p.id == new.id for p in self.node.authority.partitions(self.node.shared.uuid)):
+            self.leaving.add(old)
 
     @rule(number=numbers, wanted=core_sets)
     def make_a_cpuset(self, number: int, wanted: frozenset[int]) -> None:
@@ -236,8 +249,11 @@ class LifeOfANode(RuleBasedStateMachine):
     @invariant()
     def nothing_is_given_out_twice(self) -> None:
         authority = self.node.authority
-        assert authority.account(self.node.shared.uuid).share_percent <= 100
-        assert authority.account(self.node.shared.uuid).memory_bytes <= 80 * GIB
+        shares = authority.partitions(self.node.shared.uuid)
+        self.leaving &= {p.id for p in shares}
+        staying = [p for p in shares if p.id not in self.leaving]
+        assert sum(p.share_percent for p in staying) <= 100
+        assert sum(p.memory_bytes for p in staying) <= 80 * GIB
         cpusets = authority.partitions(CPU.id)
         assert sum(len(p.cores) for p in cpusets) == len(authority.account(CPU.id).cores)
 
