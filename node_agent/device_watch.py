@@ -30,8 +30,9 @@ class DeviceWatch:
         authority: Who fences devices.
         devices: The node's inventory.
         on_event: Takes each event.
-        on_change: Takes the inventory when a device was fenced.
+        on_change: Takes the inventory when a device was fenced or cut anew.
         on_fence: Takes (device id, sentence) when everything on a device is gone.
+        offers: Says what a device has to offer now, after its MIG layout changed.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DeviceWatch:
         on_event: Callable[[link.AgentEvent], None],
         on_change: Callable[[tuple[Device, ...]], None],
         on_fence: Callable[[str, str], None],
+        offers: Callable[[Device], Device] = lambda device: device,
     ) -> None:
         self._library = library
         self._authority = authority
@@ -49,6 +51,7 @@ class DeviceWatch:
         self._on_event = on_event
         self._on_change = on_change
         self._on_fence = on_fence
+        self._offers = offers
         self._mps_faults: dict[str, bool] = {}
 
     @property
@@ -82,6 +85,8 @@ class DeviceWatch:
         self._on_event(link.AgentEvent(kind=name, device_id=event.gpu_uuid, code=event.code, message=verdict.sentence))
         if event.kind is EventKind.MIG_CHANGED:
             self._authority.layout_changed(event.gpu_uuid)
+            self._devices = tuple(self._offers(d) if d.id == event.gpu_uuid else d for d in self._devices)
+            self._on_change(self._devices)
         # An application fault is answered by the worker that had it: its context is broken, and it ends by itself.
         if verdict.action in (Action.DRAIN_DEVICE, Action.FENCE_DEVICE):
             self._fence(event.gpu_uuid, verdict.sentence)

@@ -13,7 +13,7 @@ from isolation.devices.errors import DeviceError
 from isolation.devices.inventory import inventory
 from isolation.devices.library import GpuLibrary
 from isolation.devices.nvml import open_nvml
-from isolation.partition.assembly import node_authority, offered_kinds
+from isolation.partition.assembly import node_authority, offered_kinds, standing_instances
 from isolation.partition.authority import DeviceAuthority
 from isolation.partition.simulated_node import SimulatedNode
 from node_agent.settings import AgentSettings
@@ -34,6 +34,15 @@ class OpenNode:
     library: GpuLibrary | None
     simulated: SimulatedNode | None = None
 
+    def offers(self, device: Device) -> Device:
+        """A device with the kinds and MIG instances it has to offer now."""
+        return _offers(device, self.library, self.simulated is not None)
+
+
+def _offers(device: Device, library: GpuLibrary | None, simulated: bool) -> Device:
+    kinds = offered_kinds(device, library, True if simulated else None)
+    return replace(device, kinds=kinds, instances=standing_instances(device, library))
+
 
 def open_node(settings: AgentSettings, clock: Clock) -> OpenNode:
     """Looks at the machine and adopts what an earlier agent left on it.
@@ -47,8 +56,7 @@ def open_node(settings: AgentSettings, clock: Clock) -> OpenNode:
     simulated = SimulatedNode(settings.simulate_devices, clock) if settings.simulate_devices else None
     library: GpuLibrary | None = simulated.library if simulated is not None else _driver()
     found = inventory(library, settings.cores)
-    has_mps = True if simulated is not None else None
-    devices = tuple(replace(d, kinds=offered_kinds(d, library, has_mps)) for d in found)
+    devices = tuple(_offers(d, library, simulated is not None) for d in found)
     authority = node_authority(
         devices,
         library,

@@ -161,7 +161,7 @@ def device_watch(
     def on_change(devices: tuple[Device, ...]) -> None:
         report([device_to_proto(d) for d in devices])
 
-    return DeviceWatch(node.library, node.authority, node.devices, on_event, on_change, supervisor.abort)
+    return DeviceWatch(node.library, node.authority, node.devices, on_event, on_change, supervisor.abort, node.offers)
 
 
 async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.AgentIdentity]) -> None:

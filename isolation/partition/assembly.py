@@ -16,7 +16,7 @@ from isolation.partition.mps import MpsPartitioner
 from isolation.partition.mps_control import MpsControl, NvidiaMpsControl
 from isolation.partition.partitioner import Partitioner
 from isolation.partition.whole import WholePartitioner
-from partywall.domain.fleet import Device, DeviceKind, PartitionKind
+from partywall.domain.fleet import Device, DeviceKind, Instance, PartitionKind
 
 JOURNAL = "partitions.json"
 MPS_BINARY = "nvidia-cuda-mps-control"
@@ -86,3 +86,18 @@ def offered_kinds(device: Device, library: GpuLibrary | None, mps: bool | None =
         pass  # no MIG here, or nobody can tell: the device is offered as the plain GPU that it then is
     has_mps = shutil.which(MPS_BINARY) is not None if mps is None else mps
     return (PartitionKind.WHOLE, PartitionKind.MPS) if has_mps else (PartitionKind.WHOLE,)
+
+
+def standing_instances(device: Device, library: GpuLibrary | None) -> tuple[Instance, ...]:
+    """The MIG instances of a GPU that a worker could use as they are: those with a compute instance."""
+    if library is None or device.kind is not DeviceKind.GPU:
+        return ()
+    try:
+        shown = {one.gpu_instance: one for one in library.mig_devices(device.id)}
+        return tuple(
+            Instance(one.profile_id, one.placement.start, shown[one.id].memory_bytes, shown[one.id].multiprocessors)
+            for one in library.gpu_instances(device.id)
+            if one.id in shown
+        )
+    except DeviceError:
+        return ()  # no MIG here, or nobody can tell

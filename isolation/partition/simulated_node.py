@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isolation.devices.geometry import MigModel
+from isolation.devices.library import MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.mps_simulated import CudaError, SimulatedMps
@@ -18,7 +19,13 @@ from partywall.clock import Clock
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.errors import InvalidInput, Unavailable
 
+MIG_SUFFIX = "-mig"
+"""A model by this ending has MIG on, with two instances of half the GPU."""
 MODELS = {"a100-40": MigModel.A100_40, "a100-80": MigModel.A100_80, "h100": MigModel.H100_80, "h200": MigModel.H200}
+
+
+_HALF = 9
+"""Profile id of 3g."""
 
 
 class SimulatedNode:
@@ -29,15 +36,26 @@ class SimulatedNode:
     """
 
     def __init__(self, models: Sequence[str], clock: Clock) -> None:
-        unknown = sorted(set(models) - set(MODELS))
+        unknown = sorted({name for name in models if name.removesuffix(MIG_SUFFIX) not in MODELS})
         if unknown:
             raise InvalidInput(
                 f"simulated device {unknown[0]!r} is not known; use {', '.join(MODELS)}",
                 fields={"field": "simulate_devices"},
             )
-        self.gpus = tuple(SimulatedGpu(number, MODELS[name], clock) for number, name in enumerate(models))
+        names = [name.removesuffix(MIG_SUFFIX) for name in models]
+        self.gpus = tuple(SimulatedGpu(number, MODELS[name], clock) for number, name in enumerate(names))
         self.library = SimulatedGpuLibrary(self.gpus, clock)
+        for gpu, name in zip(self.gpus, models, strict=True):
+            if name.endswith(MIG_SUFFIX):
+                self._halve(gpu)
         self.mps: dict[str, SimulatedMps] = {}
+
+    def _halve(self, gpu: SimulatedGpu) -> None:
+        """What an operator does with nvidia-smi: MIG on, two 3g instances."""
+        self.library.set_mig_mode(gpu.uuid, True)
+        for start in (0, 4):
+            made = self.library.create_gpu_instance(gpu.uuid, _HALF, MigPlacement(start, 4))
+            self.library.create_compute_instance(gpu.uuid, made.id)
 
     def mps_of(self, gpu_uuid: str, sockets: Path) -> SimulatedMps:
         """The daemon of one GPU; made once."""

@@ -36,6 +36,16 @@ class NodeState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """A MIG instance that stands on a GPU: where it lies (profile id, first memory slice) and what it has."""
+
+    profile_id: int
+    start: int
+    memory_bytes: int
+    compute_units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A GPU, or a machine's CPU as a device whose compute units are its cores.
 
@@ -49,6 +59,8 @@ class Device:
     compute_units: int
     cores: tuple[int, ...] = ()
     kinds: tuple[PartitionKind, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    """MIG instances that stand and can be used; made and destroyed by the operator."""
     fenced: str = ""
     """Why nothing new may be placed on it; empty: it may."""
 

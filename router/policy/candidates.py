@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from isolation.devices.geometry import Slot
+from isolation.partition.mig import mig_partition_id, slot_of
 from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Alternative, Placement
@@ -68,6 +70,8 @@ def _new_partition(
     if device.kind is DeviceKind.GPU and _by_mps(want, device, here):
         share = want.share_percent or DEFAULT_SHARE_PERCENT
         return mps_partition(device, share, want.memory_bytes, cap, here, new_id)
+    if device.kinds == (PartitionKind.MIG,):
+        return mig_partition(device, want.share_percent, want.memory_bytes, here, new_id)
     if device.kind is DeviceKind.GPU or whole:
         return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, cap), "the whole device"
     cores, note = free_cores(device, core_count(device, want.share_percent), here, operator)
@@ -82,6 +86,8 @@ def _own_ground(want: Want, device: Device, here: Sequence[Standing], new_id: Ca
     if any(s.placement.model_id == want.model_id and s.placement.version == want.version for s in here):
         return None
     cap = want.memory_quota_bytes or 0
+    if device.kinds == (PartitionKind.MIG,):
+        return mig_partition(device, want.share_percent, want.memory_bytes, here, new_id)[0]
     if device.kind is DeviceKind.GPU and _by_mps(want, device, here):
         share = want.share_percent or DEFAULT_SHARE_PERCENT
         return mps_partition(device, share, want.memory_bytes, cap, here, new_id)[0]
@@ -117,6 +123,26 @@ def mps_partition(
     return partition, f"{share} % of the SMs, {cap >> 20:,} MiB"
 
 
+def mig_partition(
+    device: Device, share: int, needed_bytes: int, here: Sequence[Standing], new_id: Callable[[str], str]
+) -> tuple[Partition | None, str]:
+    """The smallest free MIG instance that is large enough; it is used as it stands."""
+    taken = {slot_of(s.placement.partition) for s in here if s.placement.partition.kind is PartitionKind.MIG}
+    free = [one for one in device.instances if Slot(profile_id=one.profile_id, start=one.start) not in taken]
+    enough = [
+        one
+        for one in free
+        if one.memory_bytes >= needed_bytes and 100 * one.compute_units >= share * device.compute_units
+    ]
+    if not enough:
+        return None, f"no free MIG instance is large enough ({len(free)} of {len(device.instances)} are free)"
+    one = min(enough, key=lambda o: (o.compute_units, o.memory_bytes, o.start))
+    percent = max(1, 100 * one.compute_units // device.compute_units)
+    name = mig_partition_id(f"{new_id('part')}-", Slot(profile_id=one.profile_id, start=one.start))
+    partition = Partition(name, PartitionKind.MIG, device.id, (), percent, one.memory_bytes)
+    return partition, f"a MIG instance of {one.compute_units} SMs, {one.memory_bytes >> 20:,} MiB"
+
+
 def _by_mps(want: Want, device: Device, here: Sequence[Standing]) -> bool:
     """Whether a GPU is cut by MPS: its agent can, the tenant may share, and nobody has it whole already."""
     if PartitionKind.MPS not in device.kinds or want.resident.policy in (TrustPolicy.EXCLUSIVE, TrustPolicy.HARDWARE):
@@ -130,7 +156,8 @@ def _by_mps(want: Want, device: Device, here: Sequence[Standing]) -> bool:
 def _has_room(want: Want, partition: Partition, here: Sequence[Standing]) -> bool:
     """Whether a partition's memory cap holds one more."""
     inside = sum(s.placement.memory_bytes for s in here if s.placement.partition.id == partition.id)
-    return partition.kind is not PartitionKind.MPS or inside + want.memory_bytes <= partition.memory_bytes
+    capped = partition.kind in (PartitionKind.MPS, PartitionKind.MIG)
+    return not capped or inside + want.memory_bytes <= partition.memory_bytes
 
 
 def free_cores(
@@ -186,7 +213,7 @@ def _predicted_finish_s(want: Want, candidate: Candidate, here: Sequence[Standin
     for other in here:
         if other.placement.worker_id == candidate.worker_id:
             backlog_s = max(backlog_s, other.backlog_s)
-        if partition.kind is PartitionKind.MPS and other.placement.partition.id != partition.id:
+        if partition.kind in (PartitionKind.MPS, PartitionKind.MIG) and other.placement.partition.id != partition.id:
             continue
         theirs = set(other.placement.partition.cores or device.cores)
         crowd += len(mine & theirs) / len(mine) if mine else 1.0

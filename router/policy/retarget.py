@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Alternative
-from router.policy.candidates import Candidate, core_count, free_cores, judge, mps_partition
+from router.policy.candidates import Candidate, core_count, free_cores, judge, mig_partition, mps_partition
 from router.policy.placement import mib
 from router.policy.wants import Chosen, NodeView, NoPlace, Operator, Standing, Want
 
@@ -177,6 +177,10 @@ def _partition(
         return Partition(new_id("part"), PartitionKind.CPUSET, device.id, cores, percent, old.memory_bytes), note
     if change.cores:
         return f"{device.id} is a GPU: give a share in percent, not cores"
+    if device.kinds == (PartitionKind.MIG,):
+        share = change.share_percent or (old.share_percent if old.kind is PartitionKind.MPS else 0)
+        found, note = mig_partition(device, share, needed, here, new_id)
+        return (found, note) if found is not None else note
     if old.kind is PartitionKind.WHOLE and not sized:
         return Partition(new_id("part"), PartitionKind.WHOLE, device.id, (), 100, old.memory_bytes), "the whole device"
     if PartitionKind.MPS not in device.kinds:

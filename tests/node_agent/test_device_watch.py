@@ -100,3 +100,19 @@ async def test_what_the_driver_announces_arrives(world: World) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_layout_that_the_operator_changed_is_offered_anew(tmp_path: Path) -> None:
+    node = open_node(AgentSettings(tmp_path, "n", "r:1", simulate_devices=("h100-mig",)), VirtualClock())
+    assert node.library is not None
+    gpu, changes = node.devices[0].id, list[tuple[Device, ...]]()
+    watch = DeviceWatch(
+        node.library, node.authority, node.devices, lambda event: None, changes.append, lambda device_id, why: None,
+        node.offers,
+    )  # fmt: skip
+    instance = node.library.gpu_instances(gpu)[0]
+    for compute in node.library.compute_instances(gpu, instance.id):
+        node.library.destroy_compute_instance(gpu, instance.id, compute)
+    node.library.destroy_gpu_instance(gpu, instance.id)
+    watch.handle(DeviceEvent(EventKind.MIG_CHANGED, gpu))
+    assert [(i.profile_id, i.start) for i in changes[-1][0].instances] == [(9, 4)]

@@ -136,6 +136,25 @@ async def test_a_takeover_may_overlap_with_what_it_replaces(
     assert h100.authority.account(h100.devices[0].id).share_percent == 75
 
 
+async def test_a_mig_instance_that_stands_is_adopted_and_never_destroyed(tmp_path: Path, forks: ZygoteClient) -> None:
+    node = opened(tmp_path, "h100-mig")
+    gpu = node.devices[0]
+    assert gpu.kinds == (PartitionKind.MIG,)
+    assert [(i.profile_id, i.start) for i in gpu.instances] == [(9, 0), (9, 4)]
+    kept = walls(node, forks, tmp_path)
+    kept.desired({"p-mig-9-4": ""})
+    worker = await kept.spawn("w1", Partition("p-mig-9-4", PartitionKind.MIG, gpu.id, (), 45))
+    assert worker.attested["wall"].startswith("mig: MIG-")
+    read = await kept.again("w1")
+    assert read is not None
+    assert read.attestation.ok
+    kept.desired({})
+    await worker.stop(5.0)
+    await until(lambda: not node.authority.partitions(), "the partition is released")
+    assert node.library is not None
+    assert len(node.library.gpu_instances(gpu.id)) == 2
+
+
 async def test_a_restarted_agent_adopts_what_is_wanted_and_releases_the_rest(
     tmp_path: Path, forks: ZygoteClient
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isolation.trust import Resident, Wall, needed_wall, wall_between
-from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
+from partywall.domain.fleet import Device, DeviceKind, Instance, Partition, PartitionKind
 from partywall.domain.placements import Placement
 from partywall.domain.tenants import TrustPolicy
 from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, core_count, place, to_move
@@ -254,3 +254,30 @@ def test_shares_and_caps_of_a_gpu_are_never_overcommitted(wants: list[tuple[str,
         for p in partitions:
             inside = sum(s.placement.memory_bytes for s in fleet.standing if s.placement.partition == p)
             assert inside <= p.memory_bytes
+
+
+def sliced() -> Device:
+    instances = (Instance(9, 0, 40 * GIB, 60), Instance(19, 4, 10 * GIB, 16), Instance(19, 5, 10 * GIB, 16))
+    return Device("GPU-1", DeviceKind.GPU, "H100", 80 * GIB, 132, (), (PartitionKind.MIG,), instances)
+
+
+def test_instances_that_stand_are_used_the_smallest_that_is_enough() -> None:
+    fleet = Fleet(sliced())
+    one = fleet.must(want("a", TrustPolicy.HARDWARE))
+    assert (one.partition.kind, one.partition.id.endswith("mig-19-4")) == (PartitionKind.MIG, True)
+    assert fleet.must(want("b", group="other")).partition.id.endswith("mig-19-5")
+    assert fleet.must(want("c", memory_bytes=20 * GIB)).partition.id.endswith("mig-9-0")
+    none = fleet.add(want("d"))
+    assert isinstance(none, NoPlace)
+    assert "no free MIG instance is large enough (0 of 3 are free)" in none.reason
+
+
+def test_a_share_asks_for_a_large_enough_instance() -> None:
+    assert Fleet(sliced()).must(want("a", share_percent=25)).partition.id.endswith("mig-9-0")
+    assert isinstance(Fleet(sliced()).add(want("a", share_percent=60)), NoPlace)
+
+
+def test_who_shares_with_nobody_does_not_go_beside_other_instances() -> None:
+    fleet = Fleet(sliced())
+    fleet.must(want("a"))
+    assert isinstance(fleet.add(want("b", TrustPolicy.EXCLUSIVE)), NoPlace)
