@@ -8,6 +8,7 @@ longer batches see averages, and the tail here is then too high, never too low.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +23,7 @@ from partywall.domain.profiles import Resident
 from partywall.errors import InvalidInput
 
 MAX_NEIGHBOURS = 6
+_UNKNOWN, _DEVIATIONS, _LEAST = 0.5, 2.0, 1e-3
 _ALONE = Prediction(1.0, 1.0, 0.0, Basis.PROFILES)
 
 
@@ -60,6 +62,19 @@ def predict_active(
         tail=_quantile(slowdown, chance, quantile),
         tail_upper=_quantile(upper, chance, quantile),
     )
+
+
+def mean_prediction(model: Predictor, victim: Resident, busy: Mapping[Resident, float]) -> Prediction:
+    """The mean over who is busy at once, as a prediction; its deviation is told from the bound, two deviations up.
+
+    Raises:
+        InvalidInput: As `predict_active`.
+    """
+    found = predict_active(model, victim, busy)
+    mean, upper = found.mean, found.mean_upper
+    if not math.isfinite(upper):
+        return Prediction(mean, math.inf, _UNKNOWN, Basis.CONSTANT)
+    return Prediction(mean, upper, max(math.log(upper / mean) / _DEVIATIONS, _LEAST), Basis.PROFILES)
 
 
 def _chance(busy: Mapping[Resident, float], neighbours: Sequence[Resident], on: Sequence[bool]) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isolation.interference.model import Basis, Prediction
 from isolation.interference.rows import Colocation
@@ -35,6 +35,8 @@ class DirectModel:
     """
 
     profiles: Mapping[str, Profile]
+    _pairs: dict[tuple[Resident, Resident], float] = field(default_factory=dict, compare=False, repr=False)
+    """log slowdowns by (victim, neighbour): sets of neighbours ask for the same pairs again and again."""
 
     def predict(self, rows: Sequence[Colocation]) -> list[Prediction]:
         """One prediction per row; several neighbours add up in the logarithm."""
@@ -48,10 +50,16 @@ class DirectModel:
         mean, variance = 0.0, _FLOOR**2 + victim.spread**2
         for resident, profile in neighbours:
             assert profile is not None  # noqa: S101 - checked above
-            mean += _pair(victim, row.victim, profile, resident)
+            mean += self._pair(victim, row.victim, profile, resident)
             variance += profile.spread**2
         deviation = math.sqrt(variance + (_RELATIVE * mean) ** 2)
         return Prediction(math.exp(mean), math.exp(mean + _DEVIATIONS * deviation), deviation, Basis.PROFILES)
+
+    def _pair(self, victim: Profile, ours: Resident, neighbour: Profile, theirs: Resident) -> float:
+        found = self._pairs.get((ours, theirs))
+        if found is None:
+            found = self._pairs[ours, theirs] = _pair(victim, ours, neighbour, theirs)
+        return found
 
     def _probed(self, resident: Resident) -> Profile | None:
         profile = self.profiles.get(resident.name)

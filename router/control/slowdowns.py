@@ -36,7 +36,9 @@ class Slowdowns:
 
     async def look(self) -> None:
         """One look; whatever asks for a new profile since the last one is recorded as a decision."""
-        self._corrections.tick(self._clock.monotonic())
+        for _ in self._corrections.looks(self._clock.monotonic()):
+            # A large fleet takes a while: requests go first.
+            await asyncio.sleep(0)
         wanting = {
             (s.placement.model_id, s.placement.version): s for s in self._corrections.all_now() if s.wants_profile
         }

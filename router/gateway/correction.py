@@ -13,11 +13,11 @@ corrected.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from isolation.interference.activity import MAX_NEIGHBOURS, predict_active
+from isolation.interference.activity import MAX_NEIGHBOURS, mean_prediction
 from isolation.interference.direct import DirectModel
 from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
@@ -124,6 +124,7 @@ class Corrections:
     measuring: Callable[[str], bool] = lambda node: False
     _states: dict[str, _State] = field(default_factory=dict)
     _wanting: frozenset[str] = frozenset()
+    _models: dict[tuple[str, str], tuple[Mapping[str, Profile], Predictor]] = field(default_factory=dict)
 
     def now(self, placement_id: str) -> SlowdownNow | None:
         """As of the last look; None where no profile tells anything."""
@@ -136,6 +137,11 @@ class Corrections:
 
     def tick(self, at_s: float) -> None:
         """One look; `at_s` is monotonic time."""
+        for _ in self.looks(at_s):
+            pass
+
+    def looks(self, at_s: float) -> Iterator[None]:
+        """One look, device by device: whoever iterates lets other work run in between."""
         groups: dict[tuple[str, str], list[_Standing]] = {}
         alive: set[str] = set()
         for replica in self.replicas():
@@ -146,13 +152,23 @@ class Corrections:
                 groups.setdefault((placement.node, device.id), []).append(self._look(replica, device))
         for gone in self._states.keys() - alive:
             del self._states[gone]
+        self._models = {place: model for place, model in self._models.items() if place in groups}
         self.corrector.prune(at_s)
         self._wanting = frozenset(self.corrector.wants_profile())
-        for standings in groups.values():
-            known = {s.resident.name: s.profile for s in standings if s.profile is not None}
-            model = self.predictor(known)
+        for place, standings in groups.items():
+            model = self._model_of(place, {s.resident.name: s.profile for s in standings if s.profile is not None})
             for standing in standings:
                 self._judge(standing, standings, model, at_s)
+            yield
+
+    def _model_of(self, place: tuple[str, str], known: Mapping[str, Profile]) -> Predictor:
+        """The same predictor as long as the profiles on a device are the same: it remembers its pairs."""
+        held = self._models.get(place)
+        if held is not None and held[0].keys() == known.keys() and all(held[0][n] is known[n] for n in known):
+            return held[1]
+        model = self.predictor(known)
+        self._models[place] = known, model
+        return model
 
     def new_profile(self, model_id: str, version: int) -> None:
         """Residuals and workload against the old profile say nothing any more."""
@@ -194,10 +210,10 @@ class Corrections:
         setting = Setting(mine.resident, frozenset(n.resident for n in busy), mine.replica.placement.partition.kind)
         if mine.ratio is not None and active:
             state.observed = mine.ratio / math.exp(state.workload)
-            then = _beside(model, mine.resident, active)
+            then = mean_prediction(model, mine.resident, active)
             if state.weight and then.basis is Basis.PROFILES:
                 self.corrector.observe(setting, then, state.observed, at_s)
-        predicted = _beside(model, mine.resident, {n.resident: n.state.lately for n in busy})
+        predicted = mean_prediction(model, mine.resident, {n.resident: n.state.lately for n in busy})
         corrected = self.corrector.correct(setting, predicted, at_s)
         self._show(mine, busy, predicted, corrected)
         # Service times already hold what was observed: only what may come on top of it is added.
@@ -232,12 +248,3 @@ class Corrections:
             basis=predicted.basis,
             wants_profile=mine.resident.name in self._wanting,
         )
-
-
-def _beside(model: Predictor, victim: Resident, busy: Mapping[Resident, float]) -> Prediction:
-    """The mean over who is busy at once; its deviation is told from the bound, two deviations up."""
-    found = predict_active(model, victim, busy)
-    mean, upper = found.mean, found.mean_upper
-    if not math.isfinite(upper):
-        return Prediction(mean, math.inf, 0.5, Basis.CONSTANT)
-    return Prediction(mean, upper, max(math.log(upper / mean) / 2.0, 1e-3), Basis.PROFILES)

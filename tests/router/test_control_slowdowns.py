@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -36,8 +36,9 @@ async def ports(world: World) -> AsyncIterator[Ports]:
 class Scripted(Corrections):
     """Corrections with a script for an answer."""
 
-    def tick(self, at_s: float) -> None:
+    def looks(self, at_s: float) -> Iterator[None]:
         """The script stands."""
+        yield
 
     def all_now(self) -> list[SlowdownNow]:
         return SCRIPT

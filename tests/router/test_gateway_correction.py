@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from isolation.interference.direct import DirectModel
 from isolation.interference.model import Basis
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Placement
@@ -149,6 +151,22 @@ def test_a_change_asks_for_a_profile_and_a_new_profile_settles_it() -> None:
     settled = world.corrections.now("place-victim")
     assert settled is not None
     assert not settled.wants_profile
+
+
+def test_a_predictor_is_made_once_until_a_profile_changes() -> None:
+    world = World("victim", "neighbour")
+    made: list[int] = []
+
+    def counting(profiles: Mapping[str, Profile]) -> DirectModel:
+        made.append(len(profiles))
+        return DirectModel(profiles)
+
+    world.corrections.predictor = counting
+    world.run(5, beside=True)
+    assert made == [2]
+    world.book.known["neighbour"] = profile_of("neighbour", presses=1.1)
+    world.run(5, beside=True)
+    assert made == [2, 2]
 
 
 def test_replicas_of_one_worker_are_not_neighbours() -> None:
