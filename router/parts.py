@@ -208,7 +208,15 @@ def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: 
         return None
     tally = Tally(siblings.totals)
     limits = ScalingLimits(most=settings.max_replicas, triggers=TriggerSettings(hold_s=settings.merge_after_s))
-    return LivePlanner(reconciler.scene, tally, limits, reconciler.kick, apply=settings.planner, refresh=tally.refresh)
+    return LivePlanner(
+        reconciler.scene,
+        tally,
+        limits,
+        reconciler.kick,
+        apply=settings.planner,
+        refresh=tally.refresh,
+        idle_s=settings.idle_s,
+    )
 
 
 async def _next_epoch(catalog: Catalog) -> int:

@@ -70,6 +70,8 @@ class RouterSettings:
     """Of one model."""
     merge_after_s: float = 120.0
     """How long a replica must have been superfluous before it goes."""
+    idle_s: float = 0.0
+    """How long a version pushed with `--cold-start` may be without a request before it is released; 0: for ever."""
     swap_bytes: int = 0
     """Memory per node in which workers keep weights of released versions; 0: none."""
     heartbeat_s: float = 1.0

@@ -21,6 +21,7 @@ from router.control.catalog import ModelEntry
 from router.control.passes.replicas import find_place
 from router.control.plan_steps import Step, alternatives, inputs
 from router.control.scene import Scene, new_id
+from router.control.versions import release
 from router.gateway.replicas import Replica
 from router.policy.placement import Chosen, NoPlace
 from router.policy.scaling import FleetScaler, Observed, ScalingLimits
@@ -51,7 +52,8 @@ Counts = Callable[[str, str, int], Counters | None]
 
 class LivePlanner:
     """Runs in the leading router. `counts` reads the request counters, which `refresh` brings up to date; `kick`
-    asks for a reconcile pass."""
+    asks for a reconcile pass. `idle_s`: see `RouterSettings`.
+    """
 
     def __init__(
         self,
@@ -62,11 +64,14 @@ class LivePlanner:
         *,
         apply: bool = True,
         refresh: Callable[[], Awaitable[None]] | None = None,
+        idle_s: float = 0.0,
     ) -> None:
         self._scene = scene
         self._counts = counts
         self._kick = kick
         self._refresh = refresh
+        self._idle_s = idle_s
+        self._active_s: dict[str, float] = {}
         self.enabled = apply
         self._scaler = FleetScaler(limits)
         self._seen: dict[str, tuple[int, int, int]] = {}
@@ -89,12 +94,30 @@ class LivePlanner:
         now_s = self._scene.clock.monotonic()
         observed = self._observe()
         self._scaler.observe(now_s, observed)
+        if self.enabled and self._idle_s:
+            await self._release_idle(now_s, observed)
         if now_s - self._decided_s < DECIDE_S and not self._scaler.at_risk(now_s):
             return
         self._decided_s = now_s
         for step in self._steps(now_s, observed):
             if self.enabled and step.verdict.replicas != step.now:
                 await self._act(now_s, step)
+
+    async def _release_idle(self, now_s: float, observed: Mapping[str, Observed]) -> None:
+        """Late binding: a version that a request would wake gives its place up when nobody has asked for a while."""
+        busy = {r.placement.model_id for r in self._scene.membership.replica_runtimes() if r.outstanding_requests}
+        self._active_s = {name: self._active_s.get(name, now_s) for name in observed}
+        for entry, version in self._planned():
+            name = entry.model.id
+            if observed[name].arrivals or name in busy or not version.manifest.cold_start:
+                self._active_s[name] = now_s
+            elif now_s - self._active_s[name] >= self._idle_s:
+                summary = f"is released: no request for {self._idle_s:g} s, and the next one wakes it"
+                async with self._scene.catalog.transaction() as tx:
+                    await release(tx, version)
+                    await tx.insert(self._scene.decision(entry, version, "swap", summary))
+                log.info("idle version released", model=entry.model.name, version=version.number)
+                self._kick()
 
     def preview(self) -> list[Step]:
         """What would be done now, model by model; nothing is done, and the counters are not taken as seen."""

@@ -22,6 +22,8 @@ from router.policy.triggers import Attainment, SavingWatch, Trigger
 
 RECENT_BINS = 5
 """Seconds that are 'lately'."""
+RAMP = 1.5
+"""How far above the highest rate of the last minutes the forecast is believed."""
 
 
 @dataclass(slots=True)
@@ -94,11 +96,15 @@ class FleetScaler:
         return made
 
     def _rate(self, name: str) -> float:
-        """Requests a second: the forecast's bound, or what came lately where that is more."""
+        """Requests a second: the forecast's bound, or what came lately where that is more.
+
+        After a start from nothing the forecast's errors say little, so its bound is held near the highest rate seen.
+        """
         model = self._models[name]
-        last = list(model.bins)[-RECENT_BINS:]
-        lately = sum(last) / max(1, len(last))
-        return max(model.forecast.next().upper / self.limits.interval_s, lately)
+        bins = list(model.bins)
+        means = [sum(bins[at : at + RECENT_BINS]) / RECENT_BINS for at in range(max(1, len(bins) - RECENT_BINS + 1))]
+        bound = model.forecast.next().upper / self.limits.interval_s
+        return max(means[-1], min(bound, RAMP * max(means)))
 
     def _burstiness(self, name: str) -> float:
         """CV of the gaps, from the index of dispersion of counts: for a renewal process CV^2 = var / mean.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from fleet_world import FleetWorld, cpu
@@ -28,13 +28,20 @@ class Tally:
 class Load:
     """One model under load: each ready replica serves 90 requests a second in time, what is more comes late."""
 
-    def __init__(self, world: FleetWorld, *, most: int = 4, hold_s: float = 30.0, apply: bool = True) -> None:
+    def __init__(
+        self, world: FleetWorld, *, most: int = 4, hold_s: float = 30.0, apply: bool = True, idle_s: float = 0.0
+    ) -> None:
         self.world = world
         self.tally = Tally()
         self.rng = random.Random(11)
         limits = ScalingLimits(most=most, triggers=TriggerSettings(hold_s=hold_s))
         self.planner = LivePlanner(
-            world.reconciler.scene, lambda *version: self.tally, limits, world.reconciler.kick, apply=apply
+            world.reconciler.scene,
+            lambda *version: self.tally,
+            limits,
+            world.reconciler.kick,
+            apply=apply,
+            idle_s=idle_s,
         )
         self.unserved = 0
 
@@ -164,3 +171,23 @@ async def test_no_place_names_no_neighbour(world: FleetWorld) -> None:
     assert entry is not None
     answer = find_place(world.reconciler.scene, entry, entry.versions[1])
     assert isinstance(answer, NoPlace) or answer.node in ("n1", "n2")
+
+
+async def test_a_version_that_a_request_would_wake_gives_its_place_up_when_idle(world: FleetWorld) -> None:
+    load = Load(world, idle_s=20.0)
+    await load.run(60, 0)
+    assert len(world.placements("bert")) == 1
+    entry = world.catalog.model_by_id("bert")
+    assert entry is not None
+    version = entry.versions[1]
+    async with world.catalog.transaction() as tx:
+        await tx.update(replace(version, manifest=replace(version.manifest, cold_start=True)))
+    await load.run(15, 0)
+    await load.run(5, 5)
+    await load.run(15, 0)
+    assert len(world.placements("bert")) == 1
+    for _ in range(10):
+        await load.planner.look()
+        await world.passes(each_s=1.0)
+    assert world.placements("bert") == []
+    assert "no request for 20 s" in load.decisions("swap")[0].summary

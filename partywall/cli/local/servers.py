@@ -37,6 +37,9 @@ MergeAfterS = Annotated[
 SwapBytes = Annotated[
     str, typer.Option("--swap-bytes", metavar="SIZE", help="Per node, for weights of released versions; 0: none.")
 ]
+IdleS = Annotated[
+    float, typer.Option("--idle-s", min=0, help="Until a --cold-start version without requests is released; 0: never.")
+]
 SealedMemory = Annotated[
     str, typer.Option("--sealed-memory", metavar="SIZE", help="Holds released versions' sealed files; 0: none.")
 ]
@@ -115,6 +118,7 @@ def router(
     max_replicas: MaxReplicas = 4,
     merge_after_s: MergeAfterS = 120.0,
     swap_bytes: SwapBytes = "0",
+    idle_s: IdleS = 0.0,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     processes: Processes = 1,
     connection_age_s: ConnectionAge = None,
@@ -149,6 +153,7 @@ def router(
         max_replicas=max_replicas,
         merge_after_s=merge_after_s,
         swap_bytes=parse_size(swap_bytes),
+        idle_s=idle_s,
         metrics=not no_metrics,
         coalescing=not no_coalescing,
         overcommit=not no_overcommit,

@@ -113,6 +113,7 @@ def up(
     max_replicas: servers.MaxReplicas = 4,
     merge_after_s: servers.MergeAfterS = 120.0,
     swap_bytes: servers.SwapBytes = "0",
+    idle_s: servers.IdleS = 0.0,
     sealed_memory: servers.SealedMemory = "0",
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
@@ -154,7 +155,7 @@ def up(
             *aged,
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
-            *("--swap-bytes", str(parse_size(swap_bytes))),
+            *("--swap-bytes", str(parse_size(swap_bytes)), "--idle-s", str(idle_s)),
         ),
         agent_options=(
             *common,
