@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from partywall.errors import NotReady
 from partywall.v1 import fleet_pb2
 from router.control.membership import Membership, Names
-from router.gateway.correction import SlowdownNow
+from router.gateway.slowdown import SlowdownNow
 from router.servers import Address
 
 

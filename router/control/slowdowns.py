@@ -15,7 +15,8 @@ from partywall.domain.placements import Decision
 from partywall.errors import PartywallError
 from partywall.v1 import models_pb2
 from router.control.catalog import Catalog
-from router.gateway.correction import Corrections, SlowdownNow
+from router.gateway.correction import Corrections
+from router.gateway.slowdown import SlowdownNow
 
 log = structlog.get_logger(__name__)
 

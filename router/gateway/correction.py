@@ -22,9 +22,9 @@ from isolation.interference.direct import DirectModel
 from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
 from partywall.domain.fleet import Device
-from partywall.domain.placements import Placement
 from partywall.domain.profiles import Profile, Resident
 from router.gateway.replicas import Replica
+from router.gateway.slowdown import SlowdownNow
 from router.gateway.solo import share_of, solo_ratio, solos_s, version_name
 
 
@@ -47,24 +47,6 @@ class CorrectionPolicy:
     workload_half_life_s: float = 600.0
     least_batches: float = 3.0
     most: float = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class SlowdownNow:
-    """What neighbours cost one replica, as of the last look. `observed` 0.0: no batch of it ran lately.
-
-    `predicted` is the profiles' word alone, `corrected` and `bound` after live traffic. `neighbours` were busy.
-    """
-
-    placement: Placement
-    share_percent: int
-    neighbours: tuple[Placement, ...]
-    predicted: float
-    corrected: float
-    bound: float
-    observed: float
-    basis: Basis
-    wants_profile: bool
 
 
 _ALONE = Prediction(1.0, 1.0, 0.0, Basis.PROFILES)
@@ -216,10 +198,20 @@ class Corrections:
         predicted = mean_prediction(model, mine.resident, {n.resident: n.state.lately for n in busy})
         corrected = self.corrector.correct(setting, predicted, at_s)
         self._show(mine, busy, predicted, corrected)
-        # Service times already hold what was observed: only what may come on top of it is added.
-        known = state.observed or corrected.slowdown
-        bound = corrected.upper if math.isfinite(corrected.upper) else known
-        mine.replica.slowdown_factor = min(max(bound / max(known, 1.0), 1.0), policy.most)
+        sampled = bool(active) and mine.ratio is not None
+        mine.replica.slowdown_factor = self._factor(mine, corrected, sampled=sampled)
+
+    def _factor(self, mine: _Standing, corrected: Prediction, *, sampled: bool) -> float:
+        """How much longer than its recent batches a replica's next ones may take.
+
+        Service times already hold what was observed, so only what may come on top counts: of batches that ran beside
+        today's neighbours the bound's distance from its mean, before such batches the whole way to the bound. A profile
+        that no longer fits says nothing against samples that are there.
+        """
+        if not math.isfinite(corrected.upper) or (sampled and mine.resident.name in self._wanting):
+            return 1.0
+        known = corrected.slowdown if sampled else mine.state.observed or corrected.slowdown
+        return min(max(corrected.upper / max(known, 1.0), 1.0), self.policy.most)
 
     def _learn_work(self, state: _State, ratio: float) -> None:
         """Batches that ran while nobody beside them did tell what this traffic asks for, against the profiler's."""

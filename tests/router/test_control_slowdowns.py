@@ -15,7 +15,8 @@ from partywall.domain.profiles import device_type
 from partywall.v1 import tenants_pb2
 from router.control.slowdowns import Slowdowns
 from router.faces import Names
-from router.gateway.correction import Corrections, SlowdownNow
+from router.gateway.correction import Corrections
+from router.gateway.slowdown import SlowdownNow
 from router.metrics import SlowdownCollector
 
 

@@ -146,6 +146,7 @@ def test_a_change_asks_for_a_profile_and_a_new_profile_settles_it() -> None:
     assert changed is not None
     assert changed.wants_profile
     assert changed.bound > steady.bound
+    assert world.victim.slowdown_factor == 1.0, "samples are there: what they say counts, not a profile that misfits"
     world.corrections.new_profile("victim", 1)
     world.run(1, 1.0, beside=True)
     settled = world.corrections.now("place-victim")
