@@ -10,15 +10,14 @@ import itertools
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import structlog
 
+from node_agent.connection import Answer, CallContext, Connection, Devices, Outgoing, add_reply
 from node_agent.link_seams import EpochGuard, ProfileJobs, Replicas
 from node_agent.queueing import Queued
-from node_agent.runner import Outcome
 from partywall.clock import Clock
 from partywall.domain.fleet import ReplicaStatus
 from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
@@ -27,7 +26,7 @@ from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_to_proto, observed_to_proto
 from partywall.wire.status import from_rpc_error
-from partywall.wire.tails import TAIL_ABOVE_BYTES, decoder, encode, join
+from partywall.wire.tails import decoder, encode, join
 
 log = structlog.get_logger(__name__)
 
@@ -38,58 +37,6 @@ WELCOME_TIMEOUT_S = 10.0
 EVENTS_KEPT = 100
 LOADS_EVERY_S = 0.02
 """How often replies carry loads, where several processes send requests here."""
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What became of a call; its message is made when its frame is."""
-
-    call_id: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Devices:
-    """The node's devices, after one of them changed."""
-
-    messages: tuple[fleet_pb2.Device, ...]
-
-
-Outgoing = _Answer | link.Observed | link.AgentEvent | link.ProfileProgress | link.Attested | Devices | None
-"""None is a heartbeat: loads and nothing else."""
-
-
-@dataclass(slots=True)
-class _Connection:
-    """State of one connection; it goes with the connection."""
-
-    outgoing: Coalescer[Outgoing]
-    placements: dict[int, str] = field(default_factory=dict)
-    handles: dict[str, int] = field(default_factory=dict)
-    calls: dict[int, tuple[int, str]] = field(default_factory=dict)
-    generation: int = 0
-    open: bool = True
-    loads_at_s: float = 0.0
-    attesting: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
-class CallContext:
-    """Where the reply of a queued request goes."""
-
-    connection: _Connection
-    call_id: int
-
-
-def reply(item: Queued, outcome: Outcome) -> None:
-    """Answers one request on the connection it came by; nothing happens when that is gone."""
-    context = item.context
-    if not isinstance(context, CallContext):
-        raise TypeError(f"not one of a link's requests: {item.context!r}")
-    connection = context.connection
-    if connection.calls.pop(context.call_id, None) is None or not connection.open:
-        return
-    connection.outgoing.add(_Answer(context.call_id, outcome), 1.0 / max(1, outcome.batch_requests))
 
 
 class RouterLink:
@@ -130,7 +77,7 @@ class RouterLink:
         self._request_ids = request_ids or itertools.count(1)
         self._on_welcome = on_welcome
         self._shared = shared
-        self._current: _Connection | None = None
+        self._current: Connection | None = None
         self._stub: agent_link_pb2_grpc.AgentLinkAsyncStub | None = None
         self.connected = asyncio.Event()
 
@@ -213,7 +160,7 @@ class RouterLink:
         first = None if opened is grpc.aio.EOF else opened.frame
         if first is None or not first.HasField("welcome"):
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
-        connection = _Connection(
+        connection = Connection(
             Coalescer(
                 lambda items: self._flush(call, connection, items),
                 self._clock,
@@ -244,7 +191,7 @@ class RouterLink:
             await asyncio.gather(*tasks, return_exceptions=True)
             call.cancel()
 
-    async def _read(self, call: Any, connection: _Connection) -> None:
+    async def _read(self, call: Any, connection: Connection) -> None:
         while (opened := await call.read()) is not grpc.aio.EOF:
             frame, tails = opened
             if frame.HasField("desired"):
@@ -267,7 +214,7 @@ class RouterLink:
                 if known is not None:
                     self._replicas.cancel(known[1], known[0])
 
-    def _on_desired(self, connection: _Connection, desired: link.Desired) -> None:
+    def _on_desired(self, connection: Connection, desired: link.Desired) -> None:
         if not self._epoch.accept(desired.epoch):
             log.warning("stale leader refused", epoch=desired.epoch, seen=self._epoch.seen)
             return
@@ -275,14 +222,14 @@ class RouterLink:
         self._take_handles(connection, ((spec.placement_id, spec.handle) for spec in desired.placements))
         self._replicas.apply(desired.placements)
 
-    def _take_handles(self, connection: _Connection, pairs: Iterable[tuple[str, int]]) -> None:
+    def _take_handles(self, connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:
         # What was sent before the router took a replica away still finds it: it drains.
         standing = {status.placement_id for status in self._replicas.statuses()}
         leaving = {handle: name for handle, name in connection.placements.items() if name in standing}
         connection.handles = dict(pairs)
         connection.placements = leaving | {handle: name for name, handle in connection.handles.items()}
 
-    async def _attest(self, connection: _Connection, number: int) -> None:
+    async def _attest(self, connection: Connection, number: int) -> None:
         connection.outgoing.add(link.Attested(number=number, replicas=await self._replicas.attest()))
 
     def _start_profile(self, job: link.ProfileJob) -> None:
@@ -299,7 +246,7 @@ class RouterLink:
             self._profiles.cancel(job_id)
 
     def _on_call(
-        self, connection: _Connection, message: link.InferCall, request: bytes | memoryview, now_s: float
+        self, connection: Connection, message: link.InferCall, request: bytes | memoryview, now_s: float
     ) -> None:
         deadline_s = now_s + message.timeout_us / 1e6
         placement_id = connection.placements.get(message.handle, "")
@@ -316,15 +263,15 @@ class RouterLink:
         connection.calls[message.id] = (item.id, placement_id)
         self._replicas.submit(placement_id, item)
 
-    async def _flush(self, call: Any, connection: _Connection, items: list[Outgoing]) -> None:
+    async def _flush(self, call: Any, connection: Connection, items: list[Outgoing]) -> None:
         frame, tails, size = link.AgentFrame(generation=connection.generation), list[bytes](), 0
         for item in items:
-            if isinstance(item, _Answer):
+            if isinstance(item, Answer):
                 length = len(item.outcome.response)
                 if size and size + length > MAX_FRAME_BYTES:
                     await call.write(join(frame, tails) if tails else frame)
                     frame, tails, size = link.AgentFrame(generation=connection.generation), [], 0
-                _add_reply(frame, tails, item.call_id, item.outcome)
+                add_reply(frame, tails, item.call_id, item.outcome)
                 size += length
             elif isinstance(item, link.Observed):
                 frame.observed.append(item)
@@ -342,10 +289,10 @@ class RouterLink:
             self._add_loads(frame, connection)
         await call.write(join(frame, tails) if tails else frame)
 
-    def _loads_due(self, connection: _Connection) -> bool:
+    def _loads_due(self, connection: Connection) -> bool:
         return self._shared() and self._clock.monotonic() - connection.loads_at_s >= LOADS_EVERY_S
 
-    def _add_loads(self, frame: link.AgentFrame, connection: _Connection) -> None:
+    def _add_loads(self, frame: link.AgentFrame, connection: Connection) -> None:
         connection.loads_at_s = self._clock.monotonic()
         for placement_id, queued, running, backlog_s in self._replicas.loads():
             handle = connection.handles.get(placement_id)
@@ -368,24 +315,7 @@ class RouterLink:
             self._replicas.cancel(placement_id, request_id)
 
 
-def _add_reply(frame: link.AgentFrame, tails: list[bytes], call_id: int, outcome: Outcome) -> None:
-    reply = frame.replies.add(
-        id=call_id,
-        queue_us=outcome.queue_us,
-        service_us=outcome.service_us,
-        batch_requests=outcome.batch_requests,
-        batch_rows=outcome.batch_rows,
-    )
-    if len(outcome.response) > TAIL_ABOVE_BYTES:
-        tails.append(outcome.response)
-        reply.tail = len(tails)
-    else:
-        reply.response = outcome.response
-    if outcome.error is not None:
-        reply.error.CopyFrom(error_to_proto(outcome.error))
-
-
-async def _beat(connection: _Connection, period_s: float) -> None:
+async def _beat(connection: Connection, period_s: float) -> None:
     while True:
         connection.outgoing.add(None)
         await asyncio.sleep(period_s)

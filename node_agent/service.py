@@ -14,9 +14,10 @@ from isolation.partition.partitioner import WorkerConfinement
 from isolation.sandbox import SandboxPolicy
 from node_agent import identity as identities
 from node_agent.artifacts import Artifacts
+from node_agent.connection import reply
 from node_agent.device_watch import DeviceWatch
 from node_agent.epoch import EpochFile
-from node_agent.link import RouterLink, reply
+from node_agent.link import RouterLink
 from node_agent.links import RouterLinks
 from node_agent.node import OpenNode, open_node
 from node_agent.profiling import Profiler

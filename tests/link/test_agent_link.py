@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 
-from node_agent.link import RouterLink, reply
+from node_agent.connection import reply
+from node_agent.link import RouterLink
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome
 from partywall.clock import SystemClock

@@ -12,7 +12,8 @@ import grpc
 import pytest
 from test_agent_link import BOUND_S, Blobs, Epoch, Grants, Names, Scripted, echo, placement
 
-from node_agent.link import RouterLink, reply
+from node_agent.connection import reply
+from node_agent.link import RouterLink
 from node_agent.links import RouterLinks, reachable
 from partywall.clock import SystemClock
 from partywall.domain.fleet import ReplicaState, ReplicaStatus
