@@ -1,10 +1,12 @@
 """AlpaServe's ground: bursts over four small devices, ours beside the published schedulers.
 
     python benchmarks/alpaserve.py --data DIR [--write docs/results]
+    python benchmarks/alpaserve.py --held-out 16 [--write docs/results]
 
 DIR holds arrivals-cvC-SEED.csv, models.json and attainment.json (AlpaServe's own simulator on the same arrivals).
 `every model resident` is ours with memory for all models everywhere: what swaps at no cost could reach. The last line
-is one JSON object of the mean attainments without batching and with swaps at 25 GB/s.
+is one JSON object of the mean attainments without batching and with swaps at 25 GB/s. `--held-out` plays so many drawn
+mixes (`benchmarks/held_out.py`) in place of DIR.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import held_out
 from loadgen.simulate import PolicyName, read_arrivals, read_models, simulate
 from loadgen.world import Hardware
 
@@ -72,9 +75,18 @@ def markdown(tables: dict[str, Table]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--write", type=Path, help="folder for alpaserve.json and alpaserve.md")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of the published arrivals")
+    source.add_argument("--held-out", type=int, metavar="MIXES", help="play so many drawn mixes")
+    parser.add_argument("--write", type=Path, help="folder for alpaserve.{json,md} or held-out.{json,md}")
     options = parser.parse_args(arguments)
+    if options.held_out:
+        found = held_out.run(options.held_out)
+        if options.write:
+            (options.write / "held-out.json").write_text(json.dumps(found, indent=1) + "\n")
+            (options.write / "held-out.md").write_text(held_out.markdown(found))
+        print(json.dumps(found))
+        return
     tables: dict[str, Table] = {"published": published(options.data)}
     print(show("published", tables["published"]))
     for title, switches in SETTINGS.items():

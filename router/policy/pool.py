@@ -34,7 +34,8 @@ class PoolLimits:
     """Limits of the pool's choices.
 
     `scan` devices are looked at for a swap, and as many replicas for a place in a batch or ahead of others. A swap is
-    preferred to waiting for a replica when that wait is longer than the load by `patience` service times.
+    preferred to waiting for a replica when that wait is longer than the load by `patience` service times and, where
+    waiting would meet the deadline too, when the victims are worth at most `swap_gain` times what the replica saves.
     A model's share is an equal part of the devices, or what the plan expects of it if that is more. For `contested_s`
     after a model within its share was refused, models that took more than theirs (mean over `fairness_s`) may use
     only `patience_over_share` of their slack, which leaves the front of the queues to the others.
@@ -46,6 +47,7 @@ class PoolLimits:
     scan: int = 24
     anticipate: bool = True
     patience: float = 0.5
+    swap_gain: float = 3.0
     upper: float = 1.0
     fairness_s: float = 30.0
     contested_s: float = 1.0
@@ -100,7 +102,8 @@ class Pool:
             schedule = self._squeeze(now, request, model, deadline_s, batched=True)
         asked = schedule is None and finish - now > self._patience_s[model] and self._limits.swap
         if asked:
-            schedule = self._serve_by_swap(now, request, model, min(deadline_s, finish))
+            most_cost = self._limits.swap_gain * self._residency.gain(now, model) if finish <= deadline_s else NEVER
+            schedule = self._serve_by_swap(now, request, model, min(deadline_s, finish), most_cost)
         if schedule is None and best is not None:
             if finish <= deadline_s:
                 best.append(now, model, request, deadline_s, service)
@@ -177,7 +180,9 @@ class Pool:
 
     # -- swaps --------------------------------------------------------------------------------------------------
 
-    def _serve_by_swap(self, now: float, request: int, model: int, deadline_s: float) -> DeviceSchedule | None:
+    def _serve_by_swap(
+        self, now: float, request: int, model: int, deadline_s: float, most_cost: float = NEVER
+    ) -> DeviceSchedule | None:
         service = self._service[model]
         latest = deadline_s - service
         if now + self._load_s[model] > latest:
@@ -190,6 +195,8 @@ class Pool:
             if choice is None:
                 continue
             victims, cost = choice
+            if cost > most_cost:
+                continue
             start = schedule.earliest_load(now, victims)
             ready = start + self._load_s[model]
             finish = max(ready, schedule.tail_s, now) + service

@@ -75,6 +75,10 @@ class Residency:
             self._known[model] = (now, rate)
         return float(rate * shape.cluster * shape.left ** (replica - 1) * (1 - shape.left) * shape.unsaved)
 
+    def gain(self, now: float, model: int) -> float:
+        """What one more replica would save."""
+        return self.worth(now, model, len(self._replicas[model]) + 1)
+
     def victims(self, now: float, schedule: DeviceSchedule, model: int) -> tuple[Sequence[int], float] | None:
         """Who leaves so that `model` fits and what that loses; None: it cannot be made to fit."""
         need = self._models[model].weights_gb - schedule.free_gb - 1e-9
