@@ -67,8 +67,10 @@ class KernelSight:
         )
 
     def again(self, partition: Partition, start: Observation) -> Observation:
-        limit = resource.prlimit(start.pid, resource.RLIMIT_DATA)[1]
-        capped = limit != resource.RLIM_INFINITY
+        try:
+            capped = resource.prlimit(start.pid, resource.RLIMIT_DATA)[1] != resource.RLIM_INFINITY
+        except PermissionError:
+            capped = True  # not ours to read from outside: what the worker said at its start stands
         return replace(
             start, cores=affinity(start.pid), memory_limit_bytes=start.memory_limit_bytes if capped else None
         )

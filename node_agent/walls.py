@@ -22,6 +22,9 @@ from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
 
 log = structlog.get_logger(__name__)
 
+RECHECK_S = 1.0
+"""Between the two looks at a wall that seems not to stand."""
+
 Start = Callable[[str, Partition, WorkerConfinement], Awaitable[WorkerHandle]]
 """Forks a worker that takes a confinement on."""
 
@@ -48,11 +51,19 @@ class Reattested:
 class Walls:
     """All walls of this node. Belongs to one event loop; what blocks runs in threads."""
 
-    def __init__(self, devices: tuple[Device, ...], authority: DeviceAuthority, start: Start, sight: Sight) -> None:
+    def __init__(
+        self,
+        devices: tuple[Device, ...],
+        authority: DeviceAuthority,
+        start: Start,
+        sight: Sight,
+        recheck_s: float = RECHECK_S,
+    ) -> None:
         self._devices = {device.id: device for device in devices}
         self._authority = authority
         self._start = start
         self._sight = sight
+        self._recheck_s = recheck_s
         self._standing: dict[str, Standing] = {}
         self._wanted: dict[str, str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,14 +115,21 @@ class Walls:
     async def again(self, worker_id: str) -> Reattested | None:
         """Reads a worker's wall again, from the kernel and the driver; None: there is no such worker."""
         standing = self._standing.get(worker_id)
-        return None if standing is None else await asyncio.to_thread(self._look, standing)
+        if standing is None:
+            return None
+        read = await asyncio.to_thread(self._look, standing)
+        if not read.attestation.ok:
+            # A daemon that is slow for a moment is no lost wall: only what is wrong twice is wrong.
+            await asyncio.sleep(self._recheck_s)
+            read = await asyncio.to_thread(self._look, standing)
+        return read
 
     def _look(self, standing: Standing) -> Reattested:
         partition, pid = standing.partition, standing.worker.pid
         try:
             now = self._sight.again(partition, standing.seen)
             attestation = self._authority.attest(partition, now)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
             gone = Check("process", f"pid {pid}", "gone", False)
             return Reattested(pid, partition, Attestation(False, "none", (f"process {pid} is gone",)), (gone,))
         except PartywallError as error:

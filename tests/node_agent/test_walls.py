@@ -42,7 +42,7 @@ def walls(node: OpenNode, forks: ZygoteClient, folder: Path) -> Walls:
         environment = {k: v for k, v in confinement.environment.items() if k.startswith("CUDA_")}
         return await forks.spawn(worker_id, partition, sandbox=policy, environment=environment)
 
-    return Walls(node.devices, node.authority, start, node.sight)
+    return Walls(node.devices, node.authority, start, node.sight, recheck_s=0.01)
 
 
 @pytest.fixture
@@ -118,6 +118,20 @@ async def test_a_worker_past_its_daemon_gets_no_traffic(h100: OpenNode, tmp_path
     control.start = start  # type: ignore[method-assign]
     assert "w2" not in forks.workers
     await worker.stop(5.0)
+
+
+async def test_a_daemon_that_is_slow_for_a_moment_costs_nobody_a_worker(
+    h100: OpenNode, tmp_path: Path, forks: ZygoteClient
+) -> None:
+    kept = walls(h100, forks, tmp_path)
+    kept.desired({"a": ""})
+    await kept.spawn("w1", share(h100, "a", 25))
+    assert h100.simulated is not None
+    control = h100.simulated.mps[h100.devices[0].id]
+    with control.slow_query():
+        read = await kept.again("w1")
+    assert read is not None
+    assert read.attestation.ok, "the driver's own list is asked where the daemon does not answer"
 
 
 async def test_a_takeover_may_overlap_with_what_it_replaces(

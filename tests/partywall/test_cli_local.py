@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 import typer
 
+from isolation.partition.assembly import JOURNAL
+from isolation.partition.journal import Journal, Phase
 from partywall.cli.local import checks
 from partywall.cli.local.checks import Check, Status
 from partywall.cli.local.doctor import report
 from partywall.cli.local.extras import extra
+from partywall.cli.local.partition_checks import partitions
 from partywall.cli.main import run
 from partywall.cli.output import OutputFormat, Printer
+from partywall.domain.fleet import Partition, PartitionKind
 from partywall.errors import NotReady, Unsupported
 
 
@@ -167,3 +171,16 @@ def test_markup_in_values_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     for text in ("[red]x[/red]", "yes", "1, 2", "k=1.5", "nested.k", "[b]"):
         assert text in out
+
+
+def test_doctor_shows_the_partitions_that_are_given_out(tmp_path: Path) -> None:
+    folder = tmp_path / "node" / "partitions"
+    folder.mkdir(parents=True)
+    journal = Journal(folder / JOURNAL)
+    journal.put(Partition("part-1", PartitionKind.CPUSET, "cpu", (0, 1), 50, 1 << 30), Phase.STANDING)
+    (found,) = partitions(tmp_path)
+    assert (found.name, found.found) == ("part-1", "cpuset of cpu, 50 %, cores 0,1, 1024 MiB: standing")
+    (folder / JOURNAL).write_text("{")
+    (broken,) = partitions(tmp_path)
+    assert broken.status is Status.FAIL
+    assert partitions(None) == partitions(tmp_path / "elsewhere") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from partywall.cli.local import checks
+from partywall.cli.local import checks, partition_checks
 from partywall.cli.local.checks import Check, Status
 from partywall.cli.options import command
 from partywall.cli.output import Printer
@@ -14,7 +14,7 @@ from partywall.errors import NotReady, Reason
 
 @command
 def doctor(session: Session) -> None:
-    """Look at GPUs, MPS, MIG, cores, sandbox layers, limits, disk and libraries."""
+    """Look at GPUs, MPS, MIG, cores, sandbox layers, limits, partitions given out, disk and libraries."""
     report(session.printer, [check for look in _looks(session) for check in look()])
 
 
@@ -46,6 +46,7 @@ def _looks(session: Session) -> tuple[Callable[[], list[Check]], ...]:
         checks.cgroups,
         checks.sandbox,
         checks.limits,
+        lambda: partition_checks.partitions(session.settings.data_dir),
         lambda: checks.disk(session.settings.data_dir),
         checks.libraries,
     )
