@@ -18,6 +18,7 @@ from router.control.enrol import Enrolment
 from router.control.events import EventLog
 from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
+from router.control.kinds import Kind
 from router.control.membership import Membership
 from router.control.pki import Authority, Identity
 from router.control.planning import LivePlanner
@@ -156,7 +157,9 @@ async def build(settings: RouterSettings) -> Parts:
     membership.on_change(keeper.kick)
 
     def on_commit(changes: Sequence[Change]) -> None:
-        del changes
+        for change in changes:
+            if change.kind is Kind.TENANT and catalog.tenant(change.key) is None:
+                journal.forget(change.key)
         routes.invalidate()
         keeper.kick()
 

@@ -8,7 +8,7 @@ Every change is recorded with its inputs and the alternatives. `preview` answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
 DECIDE_S = 5.0
+PORTION = 200
+"""Models decided on in one go: some milliseconds."""
 
 
 class Counters(Protocol):
@@ -99,9 +101,13 @@ class LivePlanner:
         if now_s - self._decided_s < DECIDE_S and not self._scaler.at_risk(now_s):
             return
         self._decided_s = now_s
-        for step in self._steps(now_s, observed):
-            if self.enabled and step.verdict.replicas != step.now:
-                await self._act(now_s, step)
+        # What came while we wrote is looked at the next time.
+        planned = [one for one in self._planned() if one[0].model.id in observed]
+        for start in range(0, len(planned), PORTION):
+            for step in self._steps(now_s, observed, planned[start : start + PORTION]):
+                if self.enabled and step.verdict.replicas != step.now:
+                    await self._act(now_s, step)
+            await asyncio.sleep(0)  # requests go first
 
     async def _release_idle(self, now_s: float, observed: Mapping[str, Observed]) -> None:
         """Late binding: a version that a request would wake gives its place up when nobody has asked for a while."""
@@ -123,7 +129,7 @@ class LivePlanner:
         """What would be done now, model by model; nothing is done, and the counters are not taken as seen."""
         seen = dict(self._seen)
         try:
-            return self._steps(self._scene.clock.monotonic(), self._observe())
+            return self._steps(self._scene.clock.monotonic(), self._observe(), self._planned())
         finally:
             self._seen = seen
 
@@ -165,10 +171,12 @@ class LivePlanner:
             and version.manifest.slo_ms
         ]
 
-    def _steps(self, now_s: float, observed: Mapping[str, Observed]) -> list[Step]:
-        verdicts = self._scaler.decide(now_s, observed)
+    def _steps(
+        self, now_s: float, observed: Mapping[str, Observed], planned: Sequence[tuple[ModelEntry, Version]]
+    ) -> list[Step]:
+        verdicts = self._scaler.decide(now_s, {e.model.id: observed[e.model.id] for e, _ in planned})
         steps = []
-        for entry, version in self._planned():
+        for entry, version in planned:
             seen = observed[entry.model.id]
             step = Step(entry, version, seen.wanted, seen.ready, verdicts[entry.model.id])
             if step.verdict.replicas > step.now:

@@ -87,6 +87,17 @@ def test_deleted_models_leave_nothing_parked(swapping: Instance, mlp_folder: Pat
     eventually(lambda: not replicas(swapping, "gone"))
 
 
+def test_a_tenant_that_is_gone_is_forgotten(swapping: Instance, mlp_folder: Path) -> None:
+    key = swapping.tenant("brief")
+    swapping.push(key, "b", mlp_folder, *MLP_OPTIONS)
+    with partywall.Client(swapping.address, api_key=key) as client:
+        client.infer("b", {"x": X}, request_id="last-words")
+    assert swapping.json("requests", "list", "--tenant", "brief")[0]["id"] == "last-words"
+    swapping.run("tenants", "delete", "brief", "--yes")
+    swapping.tenant("brief")
+    assert swapping.json("requests", "list", "--tenant", "brief") == []
+
+
 def test_a_shared_worker_keeps_nothing_decrypted_but_the_agent_keeps_what_is_sealed(
     swapping: Instance, mlp_folder: Path
 ) -> None:

@@ -139,6 +139,7 @@ async def test_the_operators_bound_and_a_lost_node(world: FleetWorld) -> None:
     world.leave("n2")
     await load.run(30, 150)
     assert [p.node for p in world.placements("bert")] == ["n1"]
+    assert any("leaves n2: its node stays away" in d.summary for d in load.decisions("placement"))
     world.join("n2", cpu(2))
     await load.run(5, 150)
     assert {p.node for p in world.placements("bert")} == {"n1", "n2"}

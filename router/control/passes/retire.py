@@ -76,6 +76,9 @@ async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
 
 
 async def _drop(scene: Scene, placement: Placement, why: str) -> None:
+    entry, version = scene.catalog.model_by_id(placement.model_id), scene.version(placement)
     async with scene.catalog.transaction() as tx:
         await tx.delete(placement)
+        if entry is not None and version is not None:
+            await tx.insert(scene.decision(entry, version, "placement", f"leaves {placement.node}: {why}"))
     log.info("placement dropped", placement=placement.id, reason=why)
