@@ -185,7 +185,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         "Errors that callers saw: " + ", ".join(f"{name} {count}" for name, count in found["errors"].items()) + ".",
         "",
-        "| process | own memory at half time, MiB | at the end, MiB | slope of the second half, MiB/min | flat |",
+        "| process | own memory, floor at half time, MiB | at the end, MiB | slope of the floor, MiB/min | flat |",
         "| --- | --- | --- | --- | --- |",
         *(
             f"| {one['role']} | {one['middle_mib']:.1f} | {one['end_mib']:.1f} | {one['slope_mib_per_min']:+.2f} |"

@@ -13,6 +13,10 @@ MOST_SLOPE_MIB_PER_MIN = 0.5
 """Growth of a process's own memory, over the second half of the run, from which it no longer counts as flat."""
 
 
+WINDOWS = 10
+"""Parts of the second half whose least size counts."""
+
+
 class Seen(enum.IntEnum):
     """What the caller of one request saw."""
 
@@ -61,7 +65,7 @@ def settle(seen: npt.NDArray[np.uint8], executed: npt.NDArray[np.int64]) -> Acco
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One process's own memory: at the middle and the end of the run, and its slope between."""
+    """One process's own memory: its floor at the middle and the end of the run, and that floor's slope."""
 
     role: str
     middle_mib: float
@@ -74,8 +78,12 @@ class Growth:
 
 
 def growth(role: str, at_s: Sequence[float], mib: Sequence[float]) -> Growth:
-    """Least squares over the second half: the first fills caches and arenas."""
+    """Least squares through the floor of the second half: the first fills caches and arenas, and what waits in a burst
+    lifts the peaks, while a leak lifts the floor. The floor is the least of each tenth."""
     half = len(at_s) // 2
     times, sizes = np.asarray(at_s[half:]), np.asarray(mib[half:])
-    slope = float(np.polyfit(times, sizes, 1)[0]) * 60.0 if len(times) > 1 else float("nan")
-    return Growth(role, float(sizes[0]), float(sizes[-1]), slope)
+    parts = [part for part in np.array_split(np.arange(len(times)), WINDOWS) if len(part)]
+    middles = [float(times[part].mean()) for part in parts]
+    floors = [float(sizes[part].min()) for part in parts]
+    slope = float(np.polyfit(middles, floors, 1)[0]) * 60.0 if len(parts) > 1 else float("nan")
+    return Growth(role, floors[0], floors[-1], slope)
