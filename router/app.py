@@ -18,10 +18,10 @@ from partywall import logs
 from partywall.errors import PartywallError
 from partywall.memory import settle
 from partywall.wire import inference as oip
-from router.answers import Answers, socket_of
 from router.control.follow import watch
 from router.parts import Parts, build
 from router.ports import MODELS, Ports, open_ports, ready
+from router.processes.answers import Answers, socket_of
 from router.settings import RouterSettings
 
 log = structlog.get_logger(__name__)

@@ -47,10 +47,10 @@ from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
 from router.policy.scaling import ScalingLimits
 from router.policy.triggers import TriggerSettings
+from router.processes.siblings import Siblings
+from router.processes.tally import Tally
 from router.residency import Residency
 from router.settings import RouterSettings
-from router.siblings import Siblings
-from router.tally import Tally
 
 EPOCH_KEY = "epoch"
 

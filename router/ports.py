@@ -34,12 +34,12 @@ from router.control.reconcile import Reconciler
 from router.control.rpc import AdminGuard, Context, ErrorInterceptor
 from router.control.tenants_service import TenantsService
 from router.faces import Grants, Names
-from router.forward import LEADER_SOCKET, Forwarder, leader_address
 from router.gateway import link_service
 from router.gateway.authn import Authenticator
 from router.gateway.inference import InferenceService
 from router.gateway.link_service import AgentLinkService
 from router.parts import Parts
+from router.processes.forward import LEADER_SOCKET, Forwarder, leader_address
 from router.residency import Residency
 from router.servers import Address, bind, collect, link_options, options, public_credentials
 

@@ -45,7 +45,7 @@ class NoRequests:
 
 
 class Elsewhere(Protocol):
-    """What the router's other processes remember; `router.siblings.Siblings` satisfies it."""
+    """What the router's other processes remember; `router.processes.siblings.Siblings` satisfies it."""
 
     async def requests(
         self, tenant_id: str, model: str = "", request_id: str = "", *, failed_only: bool = False

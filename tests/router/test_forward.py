@@ -16,7 +16,7 @@ from partywall.errors import InvalidInput, NotReady, Reason
 from partywall.v1 import models_pb2, models_pb2_grpc
 from partywall.wire.status import from_rpc_error
 from router.control.follow import NoAudit
-from router.forward import Forwarder, leader_address
+from router.processes.forward import Forwarder, leader_address
 from router.servers import collect, options
 
 SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"]

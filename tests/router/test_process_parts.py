@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry
 from partywall.clock import VirtualClock
 from partywall.errors import NotReady
 from partywall.v1 import agent_link_pb2
-from router.answers import Answers, ask, ask_now, socket_of
 from router.control.explain import Requests
 from router.gateway.journal import Journal, Trace
 from router.gateway.statistics import Statistics
-from router.member import decode, encode
-from router.reserve import Reserved
+from router.processes.answers import Answers, ask, ask_now, socket_of
+from router.processes.member import decode, encode
+from router.processes.reserve import Reserved
+from router.processes.siblings import Siblings
+from router.processes.tally import Tally
 from router.servers import Address
 from router.settings import SHARED_CONNECTION_AGE_S, Rank, RouterSettings
-from router.siblings import Siblings
-from router.tally import Tally
 
 
 def test_settings_arrive_as_they_were(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from router.answers import families
-from router.totals import Totals
+from router.processes.answers import families
+from router.processes.totals import Totals
 
 
 def counted(ok: int, in_flight: int = 0) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from router.tally import Tally, Totals
+from router.processes.tally import Tally, Totals
 
 KEY = ("t1", "echo", 1)
 

@@ -132,7 +132,7 @@ def router(
         from router.settings import RouterSettings
 
         if processes > 1:
-            from router.processes import run
+            from router.processes.parent import run
         else:
             from router.app import run
     die_with_parent(parent_pid)

@@ -25,14 +25,14 @@ from prometheus_client.registry import Collector
 from partywall import logs
 from partywall.errors import PartywallError, Reason, Unavailable
 from router import metrics
-from router.answers import ask, ask_now, socket_of
 from router.app import write_addresses
 from router.gateway.shared_throttle import QuotaBook
-from router.member import encode
-from router.reserve import Reserved
+from router.processes.answers import ask, ask_now, socket_of
+from router.processes.member import encode
+from router.processes.reserve import Reserved
+from router.processes.totals import Totals
 from router.servers import Address, public_credentials
 from router.settings import Rank, RouterSettings
-from router.totals import Totals
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +156,7 @@ class Processes(Collector):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "router.member",
+            "router.processes.member",
             str(os.getpid()),
             f"process-{index}",
             stdin=asyncio.subprocess.PIPE,

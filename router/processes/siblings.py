@@ -13,12 +13,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from partywall.v1 import models_pb2
-from router.answers import Answer, ask, families, socket_of
 from router.control.explain import MOST, trace_view
 from router.gateway.journal import Journal
 from router.gateway.statistics import ModelCounters, Statistics
+from router.processes.answers import Answer, ask, families, socket_of
+from router.processes.tally import Totals
 from router.settings import Rank
-from router.tally import Totals
 
 Counters = Mapping[tuple[str, str, int], ModelCounters]
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from router.answers import Family
+from router.processes.answers import Family
 
 _ONLY_GROW = ("counter", "histogram")
 REQUESTS = "partywall_requests"

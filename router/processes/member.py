@@ -1,4 +1,4 @@
-"""One of several processes of a router; started by `router.processes`, which writes its settings to standard input."""
+"""One of several processes of a router; the parent starts it and writes its settings to standard input."""
 
 from __future__ import annotations
 
