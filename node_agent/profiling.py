@@ -135,7 +135,7 @@ class Profiler:
                 record.runs.append(pb.MeasuredRun(key=step.key, values=done[step.key]))
             if number < len(steps):
                 self._tell(job, number, len(steps), step, record)
-        profile = assemble(job.spec.model, record.device_type, plan, done, bench.facts)
+        profile = assemble(job.spec.model, record.device_type, plan, done, bench.facts(plan.rows))
         record.profile.CopyFrom(profile_to_proto(profile))
         self._tell(job, len(steps), len(steps), steps[-1], record)
 

@@ -11,7 +11,7 @@ import itertools
 import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,7 @@ class WorkerBench:
         self._standing: _Standing | None = None
         self._stream: Stream | None = None
         self._facts = Facts()
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._numbers = itertools.count(1)
 
     async def signature(self, share_percent: int) -> Signature:
@@ -87,10 +88,10 @@ class WorkerBench:
         """
         return (await self._model(share_percent)).loaded.signature
 
-    @property
-    def facts(self) -> Facts:
-        """Memory and load time as first seen, bytes of the largest batch that was run."""
-        return self._facts
+    def facts(self, rows: int) -> Facts:
+        """Memory and load time as first seen, bytes of a batch of `rows` rows where one was run."""
+        input_bytes, output_bytes = self._sizes.get(rows, (0, 0))
+        return replace(self._facts, input_bytes=input_bytes, output_bytes=output_bytes)
 
     async def run(self, step: Step) -> dict[str, float]:
         """One step's values, see `isolation.interference.profiler`."""
@@ -99,7 +100,7 @@ class WorkerBench:
         standing = await self._model(step.own_percent)
         request = make_request(self._spec.model, self._spec.version, standing.loaded.signature, step.rows)
         model = self._stream = Stream(standing.worker, _HANDLE, request.data)
-        window_s = await self._warm(model, request.input_bytes)
+        window_s = await self._warm(model, step.rows, request.input_bytes)
         if step.probe is None:
             return await self._solo(model, window_s)
         async with self._probe(step.probe, step.probe_percent, front=False) as probe:
@@ -154,12 +155,11 @@ class WorkerBench:
                 ratios.append(beside / alone)
         return {"probe_slowdown": statistics.median(ratios), "probe_spread": relative_spread(ratios)}
 
-    async def _warm(self, model: Stream, input_bytes: int) -> float:
+    async def _warm(self, model: Stream, rows: int, input_bytes: int) -> float:
         """Runs until caches and clocks have settled; the length of a window for batches like these."""
         taken = await model.window(self._pace.warmup_s)
         output_bytes = len(taken[-1].results[0].response) if taken else 0
-        if input_bytes >= self._facts.input_bytes:
-            self._facts = Facts(self._facts.memory_bytes, self._facts.load_seconds, input_bytes, output_bytes)
+        self._sizes[rows] = input_bytes, output_bytes
         batch_s = window_mean_ms(model.batch_seconds(taken)) / 1e3
         model.repeat_for(batch_s)
         return self._pace.window_for(batch_s)
