@@ -220,7 +220,8 @@ class WorkQueue:
                 grown = rows + item.rows
                 if grown > limits.max_rows or size + len(item.request) > limits.max_bytes:
                     break
-                took_s = lane.service.mean_s(grown)
+                # By the upper bound: a batch may stay small, but whoever joined it may not be made late.
+                took_s = lane.service.upper_s(grown)
                 if took_s > longest_s or now_s + took_s > min(tightest_s, item.deadline_s):
                     break
             heapq.heappop(lane.heap)

@@ -10,72 +10,25 @@ Pure: time is only the budget that is passed in, as a function that says whether
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partywall.errors import InvalidInput
+from router.policy.fleet_plan import (
+    FleetPlan,
+    ModelDemand,
+    PlannedReplica,
+    PlannerLimits,
+    broken_promises,
+    linear_bound,
+)
 from router.policy.packing import Bins, Item, SlowdownBound
 from router.policy.sizing import Floats, Need, ProfileGrid, names_of, size
 
-
-@dataclass(frozen=True, slots=True)
-class ModelDemand:
-    """What one model must be given. `rate_per_s` is the upper bound of the forecast, not its mean.
-
-    `wall` says beside whom it may stand: models with equal walls may share a device, others never (the trust rule
-    makes the number: one per trust group, one per tenant that wants its own hardware).
-    """
-
-    rate_per_s: float
-    cv: float
-    objective_ms: float
-    memory_gb: float
-    wall: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PlannerLimits:
-    """What the planner weighs.
-
-    Shares are sized for neighbours of the fleet's mean pressure times `pressure_margin`, and for a slowdown of at most
-    `most_allowance`: who is more sensitive is kept apart instead. A move costs `move_device_s`
-    device seconds (load, warm-up, both replicas held); emptying a device must save more within `horizon_s`. A share
-    shrinks only when the need has fallen below `shrink_below` of it.
-    """
-
-    pressure_margin: float = 1.1
-    most_allowance: float = 1.25
-    miss: float = 0.01
-    move_device_s: float = 30.0
-    horizon_s: float = 600.0
-    shrink_below: float = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedReplica:
-    """One placement and why it is where it is."""
-
-    model: str
-    device: int
-    share: int
-    batch: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FleetPlan:
-    """`lower_bound` is the linear relaxation: compute and memory spread without waste, no neighbour's noise."""
-
-    replicas: tuple[PlannedReplica, ...]
-    devices: int
-    lower_bound: float
-    moved: int
-    unplaced: tuple[str, ...]
-    expected_attainment: float
-
+__all__ = ["Budget", "FleetPlan", "FleetPlanner", "ModelDemand", "PlannedReplica", "PlannerLimits"]
 
 Budget = Callable[[], bool]
 """Whether there is time left to improve."""
@@ -256,27 +209,11 @@ class FleetPlanner:
 
     def lower_bound(self) -> float:
         """Devices of the linear relaxation: per wall, compute at no slowdown and memory, whichever is more."""
-        quiet = self._quiet
-        walls = np.array([d.wall for d in self._demands])
-        memory = np.array([d.memory_gb for d in self._demands]) * quiet.replicas
-        compute = np.bincount(np.unique(walls, return_inverse=True)[1], weights=quiet.devices)
-        held = np.bincount(np.unique(walls, return_inverse=True)[1], weights=memory) / self._bins.memory_gb
-        return float(np.maximum(compute, held).sum())
+        return linear_bound(self._demands, self._quiet, self._bins.memory_gb)
 
     def violations(self) -> list[str]:
         """Every promise checked anew from the placements alone; empty when all hold."""
-        found = []
-        for device, residents in enumerate(self._bins.residents):
-            if sum(r.share for r in residents) > 100:
-                found.append(f"device {device}: shares above 100 %")
-            if sum(r.memory_gb for r in residents) > self._bins.memory_gb + 1e-6:
-                found.append(f"device {device}: memory")
-            if len({r.wall for r in residents}) > 1:
-                found.append(f"device {device}: trust")
-            for at, victim in enumerate(residents):
-                slowed = self._bound.slowdown(victim, [*residents[:at], *residents[at + 1 :]])
-                if slowed > victim.slack + 1e-6:
-                    found.append(f"device {device}: {self._grid.models[victim.model]} slowed by {slowed:.3f}")
+        found = broken_promises(self._bins, self._bound, self._grid.models)
         if self._unplaced:
             found.append(f"not placed: {names_of(self._grid, sorted(self._unplaced))}")
         return found

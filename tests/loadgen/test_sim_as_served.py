@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loadgen.as_served import AsServed
 from loadgen.partywall_policy import PartywallPolicy
@@ -76,3 +78,28 @@ def test_a_dead_devices_requests_are_routed_again() -> None:
     arrivals, served = poisson([12.0] * 4, 30.0, seed=4), models(4)
     result, _ = run(arrivals, served, AsServed([Traffic(12.0)] * 4), changes=(FleetChange(10.0, 0, up=False),))
     assert 0.4 < result.attainment < 1.0
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_of_what_is_admitted_999_of_1000_are_in_time_whatever_is_offered(seed: int) -> None:
+    """Drawn rates up to twice the fleet, objectives, and service times that scatter by up to 5 %."""
+    rng = random.Random(seed)
+    ms, scale, count = rng.choice([5.0, 20.0]), rng.uniform(4.0, 10.0), rng.randrange(1, 5)
+    served = models(count, ms, scale)
+    rates = [rng.uniform(0.1, 4.0) * 1000 / ms / count for _ in range(count)]
+    arrivals = poisson(rates, 4000 / sum(rates), seed)
+    world = World(served, Hardware(2, 4.0), swap=False, seed=seed, noise=rng.choice([0.0, 0.02, 0.05]))
+    world.run(arrivals.seconds, arrivals.models, AsServed([Traffic(rate) for rate in rates]))
+    admitted = [(f, d) for f, d in zip(world.finish_s, world.deadline_s, strict=True) if f >= 0]
+    late = sum(f > d for f, d in admitted)
+    assert world.finish_s.count(WAITING) == 0
+    assert late <= 0.001 * len(admitted) + 1, f"seed {seed}: {late} of {len(admitted)} late"
+
+
+def test_a_small_model_does_not_wait_behind_a_queue_of_large_ones() -> None:
+    """One device; twenty large requests of another tenant wait when a small one comes."""
+    served = [ServedModel("large", 1.0, (0.1,), 9.0), ServedModel("small", 1.0, (0.002,), 0.3)]
+    world = World(served, Hardware(1, 4.0), batching=False, swap=False)
+    world.run([*([0.0] * 20), 0.05], [*([0] * 20), 1], AsServed([Traffic(1.0)] * 2))
+    assert world.finish_s[-1] == pytest.approx(0.102), "only the batch that runs is ahead"
