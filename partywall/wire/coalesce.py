@@ -1,13 +1,10 @@
 """Many small messages in one frame, but only under load.
 
-A gRPC message costs hundreds of microseconds of Python, whatever it holds, so a busy link gathers for a window before
-it writes: the busier, the longer, up to a bound. At two thirds of what a process can do there is CPU to spare for
-shorter frames, and the wait would be most of the latency; near the limit only full frames keep the link going.
-
-Two things must hold. Enough must be expected to arrive meanwhile: that is the *arrival rate*, and it counts what
-arrives together once, as waiting brings nothing to a clump that is complete. And there must be *company*: other
-requests under way, or a caller that sends one at a time would wait for itself. Neither counts what waits here, so the
-decision cannot feed on itself (a window tied to everything outstanding is bistable).
+A gRPC message costs hundreds of microseconds of Python, whatever it holds, so a busy link gathers for one window
+before it writes. Two things must hold. Enough must be expected to arrive meanwhile: that is the *arrival rate*, and it
+counts what arrives together once, as waiting brings nothing to a clump that is complete. And there must be *company*:
+other requests under way, or a caller that sends one at a time would wait for itself. Neither counts what waits here, so
+the decision cannot feed on itself (a window tied to everything outstanding is bistable).
 """
 
 from __future__ import annotations
@@ -22,13 +19,9 @@ from partywall.clock import Clock
 T = TypeVar("T")
 
 WINDOW_S = 0.003
-"""The longest window. uvloop's timers resolve one millisecond: it is 2.5 to 3.5 ms in truth."""
-OPEN_AT_ARRIVALS = 4.0
-"""Expected arrivals per longest window from which gathering pays."""
-FULL_AT_ARRIVALS = 12.0
-"""Expected arrivals per longest window from which it is taken whole."""
-SHORTEST_S = 0.0005
-"""Below, a timer of uvloop would not wait at all."""
+"""uvloop's timers resolve one millisecond: the window is 2.5 to 3.5 ms in truth."""
+OPEN_AT_ARRIVALS = 3.0
+"""Expected arrivals per window from which gathering pays."""
 OPEN_AT_COMPANY = 2.0
 """Other requests under way from which gathering pays."""
 MEMORY_S = 0.02
@@ -53,18 +46,6 @@ class ArrivalRate:
         return self._rate * math.exp(-(now_s - self._at_s) / self._memory_s)
 
 
-def gather_s(rate_per_s: float, company: float, longest_s: float) -> float:
-    """How long to gather, in seconds, at an arrival rate and with so many other requests under way; pure.
-
-    A longer window makes callers in a closed loop come more slowly, and a lower rate shortens it: it settles.
-    """
-    if company < OPEN_AT_COMPANY:
-        return 0.0
-    share = (rate_per_s * longest_s - OPEN_AT_ARRIVALS) / (FULL_AT_ARRIVALS - OPEN_AT_ARRIVALS)
-    window_s = longest_s * min(1.0, share)
-    return window_s if window_s >= SHORTEST_S else 0.0
-
-
 class Coalescer(Generic[T]):
     """Gathers items and hands them to `write` in order, one call at a time.
 
@@ -81,8 +62,7 @@ class Coalescer(Generic[T]):
         window_s: float = WINDOW_S,
         max_items: int = 256,
     ) -> None:
-        """`company` answers, for an arrival rate in 1/s, how many other requests are under way; `window_s` is the
-        longest window, 0.0: nothing is gathered on purpose."""
+        """`company` answers, for an arrival rate in 1/s, how many other requests are under way."""
         self._write = write
         self._clock = clock
         self._company = company
@@ -105,8 +85,8 @@ class Coalescer(Generic[T]):
     async def run(self) -> None:
         while True:
             await self._wake.wait()
-            if window_s := self._gather_s():
-                await asyncio.sleep(window_s)
+            if self._pays():
+                await asyncio.sleep(self._window_s)
             items, self._items = self._items[: self._max_items], self._items[self._max_items :]
             if not self._items:
                 self._wake.clear()
@@ -114,8 +94,8 @@ class Coalescer(Generic[T]):
             self._arrivals = 0.0
             await self._write(items)
 
-    def _gather_s(self) -> float:
-        if len(self._items) >= self._max_items or not self._window_s:
-            return 0.0
+    def _pays(self) -> bool:
+        if len(self._items) >= self._max_items:
+            return False
         rate = self._rate.at(self._clock.monotonic())
-        return gather_s(rate, self._company(rate), self._window_s)
+        return rate * self._window_s >= OPEN_AT_ARRIVALS and self._company(rate) >= OPEN_AT_COMPANY
