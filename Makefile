@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | up | bench | lint | type | fmt | clean"
+	@echo "make demo | test | up | bench | bench-walls | bench-peers | test-gpu | lint | type | fmt | clean"
 
 # The generated wire code is made by the build hook, which runs only at install: the stamp depends on the protos.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard protos/*/*.proto protos/*/*/*.proto)
@@ -50,9 +50,9 @@ bench-peers: $(STAMP)
 	$(BIN)/python benchmarks/peers.py
 
 test-gpu: $(STAMP)
-	$(BIN)/python benchmarks/gpu_checks.py --out docs/results/gpu
-	$(BIN)/python benchmarks/gpu_live.py --out docs/results/gpu-live
-	$(BIN)/python benchmarks/gpu_profile.py --out docs/results/gpu-profile
+	@failed=0; for part in checks:gpu live:gpu-live profile:gpu-profile; do \
+		$(BIN)/python benchmarks/gpu_$${part%%:*}.py --out docs/results/$${part#*:} || failed=1; \
+	done; exit $$failed
 
 DATA_DIR ?= .partywall
 up: $(STAMP)
