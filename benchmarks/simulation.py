@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import planning
 from loadgen.simulate import Arrivals, Outcome, PolicyName, make_policy, outcome
 from loadgen.world import EPSILON_S, Hardware, World
 from router.policy.catalog import ServedModel, Traffic, batch_times_s
@@ -131,6 +132,21 @@ def mixes(count: int) -> dict[str, Any]:
     )
     means = {name: round(statistics.mean(values), 4) for name, values in table.items()}
     return {"mixes": count, "mean_attainment": means, "ours_best_of_policies": wins, "admitted_late": late}
+
+
+def measure() -> dict[str, Any]:
+    """What `make bench` shows of the simulator and the planner: the slower of two runs, and the largest fleet."""
+    rows = [speed(100_000, cv) for cv in (1.0, 4.0)]
+    slower = min(rows, key=lambda row: int(row["per_cpu_second"]))
+    plan = planning.measure(10_000)
+    kept = ("devices", "ratio", "violations", "plan_s", "change_ms_p50", "change_ms_max", "planner_memory_mb")
+    return {
+        "devices": 100,
+        "requests_per_cpu_s": slower["per_cpu_second"],
+        "attainment": slower["attainment"],
+        "admitted_late": sum(int(row["admitted_late"]) for row in rows),
+        "plan": {"models": 10_000, **{name: plan[name] for name in kept}},
+    }
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ class Membership:
         self._shared = shared
         self._sessions: dict[str, AgentSession] = {}
         self._last_seen_s: dict[str, float] = {}
+        self._began_s = clock.monotonic()
         self._replicas: dict[str, Replica] = {}
         self._by_handle: dict[int, Replica] = {}
         self._handles = itertools.count(1)
@@ -66,11 +67,13 @@ class Membership:
         return tuple(convert.device_from_proto(d) for d in session.hello.devices) if session else ()
 
     def away_s(self, node: str) -> float:
-        """Seconds since a node was last heard; 0.0 while it is here, infinity if never."""
+        """Seconds since a node was last heard, and at most since this process began; 0.0 while it is here.
+
+        A router that has just started has heard nobody: that is no reason to take the nodes for lost.
+        """
         if node in self._sessions:
             return 0.0
-        seen_s = self._last_seen_s.get(node)
-        return float("inf") if seen_s is None else self._clock.monotonic() - seen_s
+        return self._clock.monotonic() - self._last_seen_s.get(node, self._began_s)
 
     @property
     def replicas_by_id(self) -> Mapping[str, Replica]:
