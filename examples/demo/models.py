@@ -18,7 +18,7 @@ _EPOCHS = 6
 _BATCH = 64
 
 # Wide enough that a flood is work for the model rather than for the client and the router that carry it.
-_CPU_WIDTH, _GPU_WIDTH = 2, 16
+_CPU_WIDTH, _GPU_WIDTH = 3, 16
 _LEARNING_RATE = 2e-3
 
 Images = npt.NDArray[np.float32]
