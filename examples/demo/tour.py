@@ -55,12 +55,17 @@ def move_in(instance: Instance, folder: Path, policy: str, share: int, digits_fo
         _write_private(key_files[tenant], issued["key"])
     common = ("--share", str(share), "--promote", "--wait")
     minilm = ("models", "push", MODEL_OF[ACME], str(models.minilm_folder()), "--engine", "transformers")
-    instance.tenant(key_files[ACME], *minilm, "--slo-ms", str(_ACME_DECLARED_MS), *common, show=show)
+    brief = _as_flags(models.minilm_options())
+    instance.tenant(key_files[ACME], *minilm, *brief, "--slo-ms", str(_ACME_DECLARED_MS), *common, show=show)
     digits = ("models", "push", MODEL_OF[GLOBEX], str(digits_folder), "--engine", "module")
-    options = [part for key, value in models.digits_options().items() for part in ("--option", f"{key}={value}")]
+    options = _as_flags(models.digits_options())
     objective = ("--slo-ms", str(GLOBEX_OBJECTIVE_MS))
     instance.tenant(key_files[GLOBEX], *digits, *options, *objective, *common, show=show)
     return Site(instance, key_files)
+
+
+def _as_flags(options: Mapping[str, str]) -> list[str]:
+    return [part for key, value in options.items() for part in ("--option", f"{key}={value}")]
 
 
 def show_partitions(terminal: Terminal, instance: Instance) -> None:

@@ -25,7 +25,8 @@ from partywall.domain.fleet import DeviceKind
 from partywall.domain.models import Signature, TensorSpec
 from partywall.errors import ArtifactRefused, InvalidInput, Reason
 
-_OPTIONS = frozenset({"task", "max_length", "pooling", "normalize"})
+_OPTIONS = frozenset({"task", "max_length", "pooling", "normalize", "dtype"})
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TASKS = ("embedding", "classification")
 _DEFAULT_MAX_BATCH = 32
 _MOST_TOKENS = 1 << 20
@@ -39,6 +40,7 @@ class _Settings:
     max_length: int
     pooling: str
     normalize: bool
+    dtype: torch.dtype
 
 
 class TransformersEngine:
@@ -56,7 +58,7 @@ class TransformersEngine:
         config = _config(config_json)
         settings = _settings(artifact, options, config_json, config)
         tokenizer = _tokenizer(artifact, settings.max_length)
-        module = _module(config, settings.task, load_weights(artifact))
+        module = _module(config, settings, load_weights(artifact))
         device = choose_device(self._device_kind)
         module.eval().requires_grad_(False).to(device)
         kind = _Classifier if settings.task == "classification" else _Embedder
@@ -164,6 +166,7 @@ def _settings(artifact: Artifact, options: Mapping[str, str], config_json: Mappi
         max_length=int_option(options, "max_length", default, 1, min(limit, _MOST_TOKENS)),
         pooling=_choice(options, "pooling", ("mean", "cls"), "mean"),
         normalize=_choice(options, "normalize", ("true", "false"), "true") == "true",
+        dtype=_DTYPES[_choice(options, "dtype", tuple(_DTYPES), "float32")],
     )
 
 
@@ -217,12 +220,13 @@ def _tokenizer(artifact: Artifact, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def _module(config: Any, task: str, weights: dict[str, torch.Tensor]) -> Any:
+def _module(config: Any, settings: _Settings, weights: dict[str, torch.Tensor]) -> Any:
+    task = settings.task
     built_in = _model_class(task, config)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         module, report = built_in.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype=torch.float32
+            None, config=config, state_dict=weights, output_loading_info=True, dtype=settings.dtype
         )
     except Exception as failure:
         raise _refused("*.safetensors", f"does not fit config.json: {_first_line(failure)}") from failure

@@ -118,9 +118,25 @@ def test_half_precision_weights_load_as_single() -> None:
     assert model.run({"text": text_array("x")}, 1)["embedding"].dtype == np.float32
 
 
+@pytest.mark.parametrize("task", ["embedding", "classification"])
+def test_computing_in_bfloat16_takes_half_the_memory_and_answers_nearly_the_same(task: str) -> None:
+    artifact = tiny(CLASSIFIER, tiny_weights(head=True))
+    text = {"text": text_array("one", "two words more")}
+    single = ENGINE.load(artifact, {"task": task}, 0)
+    brief = ENGINE.load(artifact, {"task": task, "dtype": "bfloat16"}, 0)
+    name = single.signature.outputs[0].name
+    expected, given = single.run(text, 2)[name], brief.run(text, 2)[name]
+    assert brief.signature == single.signature
+    assert given.dtype == np.float32
+    assert brief.memory_bytes < 0.6 * single.memory_bytes
+    np.testing.assert_allclose(given, expected, atol=0.05)
+    assert not np.array_equal(given, expected)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        ({"dtype": "int8"}, "'dtype' must be one of float32, bfloat16, float16"),
         ({"task": "translation"}, "'task' must be one of embedding, classification"),
         ({"max_length": "65"}, "'max_length' must be a whole number from 1 to 64"),
         ({"device": "cuda"}, "'device' is unknown"),
