@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from machine import usage
 from models import Digits
-from slowdown import Sight, profile_models
+from slowdown import Sight, profile_models, watching
 from terminal import DemoError
 from tour import ACME, GLOBEX, GLOBEX_OBJECTIVE_MS, IMAGES_PER_REQUEST, MODEL_OF, Site
 
@@ -35,12 +35,12 @@ FLOOD_FACTOR = 3.0
 QUOTA_SHARE = 0.45
 QUOTA_BURST = 6
 """Small, so that the quota is used evenly and not in one run of work each second."""
-REQUESTS_PER_ARM = 1100
+REQUESTS_PER_ARM = 1060
 """Of acme, over all rounds."""
 SOLO_S = 9.0
 """Of each round, in parts before, between and after its arms: the speed of a rented machine changes within a round."""
 SOLO_PARTS = 3
-_ARM_S = (10.0, 30.0)
+_ARM_S = (10.0, 29.0)
 _ACME_MAX_RATE_PER_S = 60.0
 _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0
@@ -149,10 +149,16 @@ class Neighbours:
         solo = [await self._solo(number, 0, plan)]
         arms: dict[Arm, dict[str, Requests]] = {}
         others: dict[Arm, float] = {}
+        sights: Mapping[str, Sequence[Sight]] = {}
         for part, arm in enumerate(order, start=1):
             before = usage()
             offered = {ACME: (times[ACME], None), GLOBEX: (times[GLOBEX], float(GLOBEX_OBJECTIVE_MS))}
-            done = await self._open(self._sites[arm], offered)
+            site = self._sites[arm]
+            watched = watching(site) if arm is Arm.WITH else contextlib.nullcontext()
+            async with watched as seen:
+                done = await self._open(site, offered)
+            if seen is not None:
+                sights = seen()
             arms[arm] = {r.name: r for r in done}
             others[arm] = usage().others_since(before)
             solo.append(await self._solo(number, part, plan))
@@ -165,7 +171,7 @@ class Neighbours:
             in_time = percent(float(in_time_mask(arms[arm][ACME]).mean()))
             counts = f"{len(times[ACME])} of acme beside {len(times[GLOBEX])} of globex"
             say(f"  {arm:<13} {counts}: {in_time} in time{_caution(others[arm])}")
-        return Round(objective_ms, order, alone, arms, others)
+        return Round(objective_ms, order, alone, arms, others, sights)
 
     async def _solo(self, number: int, part: int, plan: Calibration) -> Requests:
         rng = rng_for(self._seed + number, f"solo {part}")

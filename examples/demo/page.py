@@ -45,7 +45,7 @@ def write_page(outcome: Outcome, settings: Mapping[str, object], path: Path) -> 
         section("Figures", grid(HEADER, [cells(r) for r in outcome.rows], texts=2)),
         f'<p class="muted">{escape(objective_line(outcome))}; {escape(quota_line(outcome))}.</p>',
         section("Slowdown behind the walls", grid(SLOWDOWN_HEADER, slowdown_cells(outcome), texts=2)),
-        f'<p class="muted">{_SLOWDOWN_NOTE}</p>',
+        f'<p class="muted">{_SLOWDOWN_NOTE}</p>' if outcome.slowdowns else "",
         section(
             "Latency of acme",
             figure(

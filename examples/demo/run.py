@@ -102,6 +102,8 @@ def _finish(terminal: Terminal, outcome: Outcome, options: argparse.Namespace) -
     terminal.console.print(table(outcome))
     if outcome.slowdowns:
         terminal.console.print(slowdown_table(outcome))
+    else:
+        terminal.say("no slowdown to show: the router did not see both models beside each other with profiles")
     terminal.say(objective_line(outcome))
     terminal.say(quota_line(outcome))
     terminal.say(f"report: {options.out / 'report.html'}, figures: {options.out / 'results.json'}")
