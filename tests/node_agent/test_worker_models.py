@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,20 +105,23 @@ async def test_an_operators_module_by_its_importable_name(tmp_path: Path) -> Non
 CANARY_BYTES = 64
 
 
-def files_with(canary: bytes, *roots: Path) -> list[Path]:
-    return [path for root in roots for path in readable_files(root) if canary in path.read_bytes()]
+def files_with(canary: bytes, since_s: float, *roots: Path) -> list[Path]:
+    return [path for root in roots for path in readable_files(root, since_s) if canary in path.read_bytes()]
 
 
-def readable_files(root: Path) -> Iterator[Path]:
+def readable_files(root: Path, since_s: float) -> Iterator[Path]:
+    """Files written since then: older ones cannot hold what was drawn later, and there may be gigabytes of them."""
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
             if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK):
-                yield path
+                seen = path.stat()
+                if max(seen.st_mtime, seen.st_ctime) >= since_s:
+                    yield path
 
 
 async def test_a_canary_in_the_weights_is_on_no_disk(tmp_path: Path) -> None:
-    canary = os.urandom(CANARY_BYTES)
+    canary, since_s = os.urandom(CANARY_BYTES), time.time() - 5.0
     weights = {name: t.clone() for name, t in register([EXAMPLES])["mlp"].build({}).state_dict().items()}
     weights["0.weight"].reshape(-1)[:16] = torch.frombuffer(bytearray(canary), dtype=torch.float32)
     plain = save(weights)
@@ -127,15 +131,15 @@ async def test_a_canary_in_the_weights_is_on_no_disk(tmp_path: Path) -> None:
         worker = await spawn(client, tmp_path, modules=[EXAMPLES])
         (sealed,) = folders(tmp_path, "sealed")
         request = seal(sealed, {"model.safetensors": plain}, "module", {"architecture": "mlp"})
-        assert not files_with(canary, *places)
+        assert not files_with(canary, since_s, *places)
         await worker.load(request)
-        assert not files_with(canary, *places)
+        assert not files_with(canary, since_s, *places)
         data = infer_request({"x": np.eye(64, dtype=np.float32)})
         done = await worker.submit(Batch(1, [WorkItem(1, data)]))
         assert done.results[0].error is None
-        assert not files_with(canary, *places)
+        assert not files_with(canary, since_s, *places)
         await worker.unload(1)
-    assert not files_with(canary, *places)
+    assert not files_with(canary, since_s, *places)
     # The search itself works: it finds what is there.
     (tmp_path / "leak").write_bytes(b"x" + canary)
-    assert files_with(canary, tmp_path) == [tmp_path / "leak"]
+    assert files_with(canary, since_s, tmp_path) == [tmp_path / "leak"]
