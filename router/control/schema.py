@@ -104,8 +104,8 @@ Table(
     Column("name", NAME, nullable=False),
     Column("live", BigInteger, nullable=False),
     Column("previous", BigInteger, nullable=False),
-    Column("replicas", BigInteger, nullable=False, server_default="1"),
     _rev(),
+    Column("replicas", BigInteger, nullable=False, server_default="1"),
     _to_tenant(),
     UniqueConstraint("tenant_id", "name"),
 )
@@ -173,8 +173,8 @@ Table(
     Column("reason", Text, nullable=False),
     Column("replaces", ID, nullable=False, server_default=""),
     Column("weight", Float, nullable=False, server_default="1.0"),
-    Column("parked", Boolean, nullable=False, server_default=false()),
     _rev(),
+    Column("parked", Boolean, nullable=False, server_default=false()),
     _to_tenant(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
 )
