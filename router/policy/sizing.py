@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 SHARES = np.arange(1, 101)
 """Shares in percent that a partition may have."""
 MAX_REPLICAS = 16
+_ROUNDING_S = 1e-9
+"""An objective that is missed by no more than this is met: a nanosecond is what units cost, not what a model does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,14 @@ def _enough(
     variation = np.maximum(cv, 0.2) ** 2
     with np.errstate(over="ignore", invalid="ignore"):
         tail = rho * np.exp(-2 * (1 - rho) * left / (variation * latency_s / batch))
-        return (rho < 1) & (left >= 0) & (tail <= miss)
+        return (rho < 1) & (left >= -_ROUNDING_S) & (tail <= miss)
 
 
 def miss_probability(latency_s: float, batch: int, rate_per_s: float, cv: float, objective_s: float) -> float:
     """The part of one model's requests that comes too late, by the bound of `_enough`; 1.0 beyond its range."""
     rho = rate_per_s * latency_s / batch
     left = objective_s - latency_s - (batch - 1) / max(rate_per_s, 1e-9)
-    if rho >= 1 or left < 0:
+    if rho >= 1 or left < -_ROUNDING_S:
         return 1.0
     return min(1.0, rho * math.exp(-2 * (1 - rho) * left / (max(cv, 0.2) ** 2 * latency_s / batch)))
 
