@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -71,6 +70,9 @@ def believe(blends: Array, sensitivity: Array) -> Array:
 
 
 def _fit(blend: Blend, basis: Array, target: Array, weight: Array) -> Array:
+    # A third of a second to import, and only fits need it: a router that predicts from profiles does without.
+    from scipy.optimize import nnls
+
     rows, values = [], []
     for c in np.flatnonzero(weight):
         scale = (

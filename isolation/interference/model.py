@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,6 +37,11 @@ class Prediction:
     upper: float
     deviation: float
     basis: Basis
+
+    @property
+    def known(self) -> bool:
+        """Whether it rests on measurements of everybody: the bound is finite."""
+        return math.isfinite(self.upper)
 
 
 class Predictor(Protocol):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from isolation.interference.activity import MAX_NEIGHBOURS, mean_prediction
 from isolation.interference.direct import DirectModel
@@ -23,15 +22,10 @@ from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
 from partywall.domain.fleet import Device
 from partywall.domain.profiles import Profile, Resident
+from router.gateway.profiled_bounds import Profiles
 from router.gateway.replicas import Replica
 from router.gateway.slowdown import SlowdownNow
 from router.gateway.solo import share_of, solo_ratio, solos_s, version_name
-
-
-class Profiles(Protocol):
-    """Profiles of versions; `router.control.profile_book.ProfileBook` is the real side."""
-
-    def profile(self, model_id: str, version: int, device_type: str) -> Profile | None: ...
 
 
 @dataclass(frozen=True, slots=True)
