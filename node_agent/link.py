@@ -294,11 +294,15 @@ class RouterLink:
 
     def _add_loads(self, frame: link.AgentFrame, connection: Connection) -> None:
         connection.loads_at_s = self._clock.monotonic()
-        for placement_id, queued, running, backlog_s in self._replicas.loads():
-            handle = connection.handles.get(placement_id)
+        for load in self._replicas.loads():
+            handle = connection.handles.get(load.placement_id)
             if handle is not None:
                 frame.loads.add(
-                    handle=handle, queued_rows=queued, running_rows=running, backlog_us=int(backlog_s * 1e6)
+                    handle=handle,
+                    queued_rows=load.queued_rows,
+                    running_rows=load.running_rows,
+                    backlog_us=int(load.backlog_s * 1e6),
+                    quiet_ms=int(load.quiet_s * 1e3),
                 )
 
     def _abandon(self) -> None:

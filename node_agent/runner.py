@@ -15,6 +15,7 @@ from partywall.errors import DeadlineExceeded, InternalError, PartywallError, Re
 
 OVERLAP_BELOW_S = 0.002
 """A worker gets its next batch ahead only when batches are this short: ahead means out of the queue's reach."""
+MOST_QUIET_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Runner:
         self._clock = clock
         self._reply = reply
         self._running: dict[asyncio.Future[BatchDone], tuple[Batch, float]] = {}
+        self._ended_s: dict[int, float] = {}
         self._closed = False
         self._woken = False
 
@@ -50,6 +52,7 @@ class Runner:
 
     def close_replica(self, handle: int) -> None:
         """Refuses what still waits for a replica and takes no more."""
+        self._ended_s.pop(handle, None)
         for item in self._queue.remove_replica(handle):
             self._reply(item, Outcome(error=_draining()))
 
@@ -71,6 +74,13 @@ class Runner:
     def idle(self, handle: int) -> bool:
         """Whether nothing waits or runs for a replica."""
         return not self._queue.queued(handle) and all(b.handle != handle for b, _ in self._running.values())
+
+    def quiet_s(self, handle: int) -> float:
+        """Seconds since the last request for a replica ended, by whatever link it came, an hour at the most; 0.0 while
+        there is one."""
+        if not self.idle(handle):
+            return 0.0
+        return min(MOST_QUIET_S, self._clock.monotonic() - self._ended_s.get(handle, float("-inf")))
 
     def oldest_running(self) -> tuple[int, float, float] | None:
         """(handle, start, predicted seconds or 0.0) of the batch that the worker has had longest."""
@@ -103,6 +113,7 @@ class Runner:
             now_s = self._clock.monotonic()
             batch, doomed = self._queue.take(now_s)
             for item in doomed:
+                self._end(item.handle, now_s)
                 self._reply(item, Outcome(error=_doomed(), queue_us=_us(now_s - item.arrived_s)))
             if batch is None:
                 return
@@ -125,6 +136,7 @@ class Runner:
 
     def _done(self, future: asyncio.Future[BatchDone]) -> None:
         batch, started_s = self._running.pop(future)
+        self._end(batch.handle, self._clock.monotonic())
         failure = None if future.cancelled() else future.exception()
         if future.cancelled() or failure is not None:
             error = failure if isinstance(failure, PartywallError) else InternalError(f"the batch failed: {failure!r}")
@@ -133,6 +145,10 @@ class Runner:
         else:
             self._answer(batch, started_s, future.result())
         self._pump()
+
+    def _end(self, handle: int, now_s: float) -> None:
+        if self._queue.has_replica(handle):
+            self._ended_s[handle] = now_s
 
     def _answer(self, batch: Batch, started_s: float, done: BatchDone) -> None:
         service_us = max(1, done.service_us)

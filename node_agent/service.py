@@ -31,7 +31,7 @@ from partywall import __version__
 from partywall.clock import SystemClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
 from partywall.errors import PartywallError
-from partywall.memory import settle
+from partywall.memory import keep_trimmed, settle
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
 from partywall.wire.coalesce import WINDOW_S
@@ -133,6 +133,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         asyncio.create_task(_renew(settings, folder, holder)),
         asyncio.create_task(zygote.start()),
         asyncio.create_task(supervisor.watch_walls(ATTEST_EVERY_S)),
+        asyncio.create_task(keep_trimmed()),
         *([asyncio.create_task(watch.run())] if watch is not None else []),
     ]
     stopping = _on_signal()

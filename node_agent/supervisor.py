@@ -14,6 +14,7 @@ import structlog
 
 from node_agent.artifacts import Artifacts
 from node_agent.lifecycle import Means, Spawn, WorkerLife
+from node_agent.link_seams import Load
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome, Reply
 from node_agent.settings import QueueDiscipline
@@ -106,12 +107,12 @@ class Supervisor:
         if known is not None and known[0].runner is not None:
             known[0].runner.cancel(request_id)
 
-    def loads(self) -> list[tuple[str, int, int, float]]:
-        """(placement, rows queued, rows running, backlog in seconds) of each replica that is ready."""
+    def loads(self) -> list[Load]:
+        """The load of each replica that is ready."""
         out = []
         for placement_id, (worker, slot) in self._slots.items():
-            if slot.loaded and worker.runner is not None:
-                out.append((placement_id, *worker.runner.load(slot.handle)))
+            if slot.loaded and (runner := worker.runner) is not None:
+                out.append(Load(placement_id, *runner.load(slot.handle), runner.quiet_s(slot.handle)))
         return out
 
     async def attest(self) -> list[fleet_pb2.ReplicaAttestation]:

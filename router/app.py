@@ -16,7 +16,7 @@ from grpc_health.v1._async import HealthServicer
 
 from partywall import logs
 from partywall.errors import PartywallError
-from partywall.memory import settle
+from partywall.memory import keep_trimmed, settle
 from partywall.wire import inference as oip
 from router.control.follow import watch
 from router.parts import Parts, build
@@ -51,6 +51,7 @@ async def _main(settings: RouterSettings) -> int:
         asyncio.create_task(parts.membership.watch()),
         asyncio.create_task(_keep_health(parts, ports.health)),
         asyncio.create_task(parts.housekeeper.run()),
+        asyncio.create_task(keep_trimmed()),
     ]
     if rank.leads:
         tasks.append(asyncio.create_task(parts.profiles.run()))

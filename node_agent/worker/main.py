@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from node_agent.worker.batch import DeviceLost, Item, Outcome, Replica, classify
 from node_agent.worker.loader import open_artifact
 from partywall.domain.fleet import DeviceKind
 from partywall.errors import InternalError, NotReady, PartywallError
+from partywall.memory import TRIM_EVERY_S, trim
 from partywall.sealed import wipe
 from partywall.v1 import models_pb2, worker_pb2
 from partywall.wire import convert
 
 _READ_BYTES = 256 << 10
+_IDLE_S = 2
 EXIT_WALLS = 70
 EXIT_DEVICE = 71
 
@@ -37,6 +40,8 @@ class Worker:
         self._device_kind = device_kind
         self._replicas: dict[int, Replica] = {}
         self._parked: dict[int, Replica] = {}
+        self._untrimmed = True
+        self._trim_at_s = 0.0
 
     def refuse(self, failure: PartywallError) -> None:
         """Tells the agent why there will be no worker."""
@@ -46,11 +51,14 @@ class Worker:
         """Reports ready, then works until the end; returns the exit status."""
         self._send(worker_pb2.FromWorker(ready=worker_pb2.WorkerReady(attested=dict(attested))))
         reader = frames.FrameReader()
+        # A bound on the read costs nothing while there is work, where a poll would cost every batch.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _IDLE_S, 0))
         try:
-            while chunk := self._socket.recv(_READ_BYTES):
-                for body in reader.feed(chunk):
+            while (chunk := self._read()) != b"":
+                for body in reader.feed(chunk or b""):
                     if not self._handle(worker_pb2.ToWorker.FromString(body)):
                         return 0
+                self._trim(idle=chunk is None)
         except DeviceLost as failure:
             sys.stderr.write(f"partywall worker: the device is lost: {failure}\n")
             return EXIT_DEVICE
@@ -59,8 +67,23 @@ class Worker:
             return 0
         return 0
 
+    def _read(self) -> bytes | None:
+        """What the agent sent; empty at its end, None: nothing for a while."""
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def _trim(self, *, idle: bool) -> None:
+        """Gives memory back that batches and loads left: when it has gone idle, and now and then while it has not."""
+        now_s = time.monotonic()
+        if self._untrimmed and (idle or now_s >= self._trim_at_s):
+            trim()
+            self._untrimmed, self._trim_at_s = False, now_s + TRIM_EVERY_S
+
     def _handle(self, message: worker_pb2.ToWorker) -> bool:
         kind = message.WhichOneof("kind")
+        self._untrimmed = True
         if kind == "run":
             self._run(message.run)
         elif kind == "load":

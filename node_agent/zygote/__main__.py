@@ -12,6 +12,7 @@ import time
 
 from isolation.sandbox import LinuxKernel
 from node_agent.zygote import preload
+from partywall.memory import trim
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     preload.import_all([*preload.ALWAYS, *arguments.preload])
     # What is imported stays shared with the children: the collector must not touch its pages.
     gc.collect()
+    trim()
     gc.freeze()
     from node_agent.zygote.server import Zygote
 

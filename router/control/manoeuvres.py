@@ -136,8 +136,8 @@ class Manoeuvres:
                 watch.stepped_s = now_s
                 log.info("traffic shifts", placement=new.id, replaces=old.id, weight=weight)
             return
-        idle = before.outstanding_requests == 0
-        if held_s >= (self._pace.settle_s if idle else self._patience.idle_s):
+        idle = before.left_alone(watch.stepped_s, self._pace.settle_s)
+        if idle or held_s >= self._patience.idle_s:
             await self._finish(new, old, "its traffic has moved and it is idle" if idle else "it stays busy")
 
     def _hopeless(self, new: Placement, replica: Replica | None, waited_s: float) -> str:

@@ -112,6 +112,7 @@ class Membership:
             loaded = self._by_handle.get(load.handle)
             if loaded is not None:
                 loaded.agent_queued_rows = load.queued_rows
+                loaded.agent_quiet_s, loaded.agent_said_s = load.quiet_ms / 1e3, session.last_seen_s
                 if self._shared:
                     there = load.queued_rows + load.running_rows
                     loaded.foreign_rows = max(0, there - loaded.outstanding_rows)
@@ -201,7 +202,7 @@ class Membership:
             state=fleet_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"),
             reason=(status.reason if status else "") or ("" if replica.session else "the node is away"),
             queued=replica.agent_queued_rows,
-            in_flight=replica.outstanding_requests + replica.foreign_rows,
+            in_flight=replica.in_flight,
         )
         if status is not None:
             message.pid = status.pid

@@ -111,7 +111,7 @@ class LivePlanner:
 
     async def _release_idle(self, now_s: float, observed: Mapping[str, Observed]) -> None:
         """Late binding: a version that a request would wake gives its place up when nobody has asked for a while."""
-        busy = {r.placement.model_id for r in self._scene.membership.replica_runtimes() if r.outstanding_requests}
+        busy = {r.placement.model_id for r in self._scene.membership.replica_runtimes() if r.in_flight}
         self._active_s = {name: self._active_s.get(name, now_s) for name in observed}
         for entry, version in self._planned():
             name = entry.model.id

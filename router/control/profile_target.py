@@ -77,7 +77,7 @@ class Targets:
         """
         names: list[str] = []
         for replica in self._residents(target):
-            if not replica.outstanding_requests and now_s - replica.service.last_sample_s > QUIET_S:
+            if not replica.served_lately(now_s, QUIET_S):
                 continue
             if others_only and replica.placement.tenant_id == tenant.id:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -79,6 +80,10 @@ class Replica:
     agent_queued_rows: int = 0
     foreign_rows: int = 0
     """Rows that other processes of this router have waiting there, as of the agent's last report."""
+    agent_quiet_s: float = 0.0
+    """How long nobody had a request there, through any process of this router, as of the agent's last report."""
+    agent_said_s: float = -math.inf
+    """When that report came, on this process's clock."""
     window: ServiceWindow = field(default_factory=ServiceWindow)
     """Service times since live correction last looked."""
     slowdown_factor: float = 1.0
@@ -90,6 +95,26 @@ class Replica:
         status = self.status
         up = self.session is not None and status is not None and status.state is ReplicaState.READY
         return up and not self.placement.parked
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of this process, and rows that others have there."""
+        return self.outstanding_requests + self.foreign_rows
+
+    def served_lately(self, now_s: float, within_s: float) -> bool:
+        """Whether a request is or was there, through any process of this router, in the last `within_s`."""
+        if self.in_flight or now_s - self.service.last_sample_s <= within_s:
+            return True
+        return self.agent_quiet_s + now_s - self.agent_said_s <= within_s
+
+    def left_alone(self, since_s: float, quiet_s: float) -> bool:
+        """Whether nothing came or ran there for `quiet_s`, where all routers send nothing from `since_s` on.
+
+        This process's own count is not enough: others' requests are known to the agent alone, and its word must be
+        younger than the moment by which all of them have stopped.
+        """
+        late_enough = self.agent_said_s >= since_s + quiet_s
+        return not self.outstanding_requests and late_enough and self.agent_quiet_s >= quiet_s
 
     @property
     def shared_backlog_s(self) -> float:

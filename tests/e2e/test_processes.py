@@ -33,11 +33,11 @@ class Connection:
 
     def __init__(self, instance: Instance, key: str) -> None:
         self.channel = grpc.insecure_channel(instance.address, [("grpc.use_local_subchannel_pool", 1)])
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        self.metadata = (("authorization", f"Bearer {key}"),)
 
     def call(self, method: str, request: Any) -> Any:
         path, serialise, parse, _ = oip.method_codec(method)
-        return self.channel.unary_unary(path, serialise, parse)(request, metadata=self._metadata, timeout=5.0)
+        return self.channel.unary_unary(path, serialise, parse)(request, metadata=self.metadata, timeout=5.0)
 
     def infer(self, model: str) -> str:
         """`OK`, or the reason of the refusal."""

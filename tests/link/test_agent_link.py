@@ -12,6 +12,7 @@ import pytest
 
 from node_agent.connection import reply
 from node_agent.link import RouterLink
+from node_agent.link_seams import Load
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome
 from partywall.clock import SystemClock
@@ -57,6 +58,7 @@ class Scripted:
     wanted: list[str] = field(default_factory=list)
     held: list[Queued] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
+    quiet_s: float = 0.0
 
     def apply(self, placements: Iterable[link.PlacementSpec]) -> None:
         self.wanted = [p.placement_id for p in placements]
@@ -71,8 +73,8 @@ class Scripted:
     def cancel(self, placement_id: str, request_id: int) -> None:
         self.cancelled.append(request_id)
 
-    def loads(self) -> list[tuple[str, int, int, float]]:
-        return [(p, 3, 1, 0.5) for p in self.wanted]
+    def loads(self) -> list[Load]:
+        return [Load(p, 3, 1, 0.5, self.quiet_s) for p in self.wanted]
 
     def statuses(self) -> list[ReplicaStatus]:
         return [ReplicaStatus(p, ReplicaState.READY, signature=Signature(open=True)) for p in self.wanted]

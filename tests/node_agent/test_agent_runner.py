@@ -6,11 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+
 from node_agent.queueing import BatchLimits, Queued
-from node_agent.runner import Outcome, Runner
+from node_agent.runner import MOST_QUIET_S, Outcome, Runner
 from node_agent.settings import QueueDiscipline
 from node_agent.workers import Batch, BatchDone, WorkerHandle, WorkResult
-from partywall.clock import SystemClock
+from partywall.clock import VirtualClock
 from partywall.errors import Reason, Unavailable
 
 HANDLE = 1
@@ -41,22 +43,23 @@ class World:
     worker: Worker
     runner: Runner
     replies: list[tuple[int, Outcome]]
+    clock: VirtualClock
 
     def submit(self, *ids: int) -> None:
-        now_s = SystemClock().monotonic()
+        now_s = self.clock.monotonic()
         for number in ids:
             self.runner.submit(Queued(number, HANDLE, 1, b"x", now_s, now_s + 10, now_s + 10))
 
 
 def world(max_rows: int = 8) -> World:
-    worker, replies = Worker(), []
+    worker, replies, clock = Worker(), [], VirtualClock()
 
     def reply(item: Queued, outcome: Outcome) -> None:
         replies.append((item.id, outcome))
 
-    runner = Runner(cast(WorkerHandle, worker), QueueDiscipline.EDF, SystemClock(), reply)
+    runner = Runner(cast(WorkerHandle, worker), QueueDiscipline.EDF, clock, reply)
     runner.open(HANDLE, BatchLimits(max_rows=max_rows))
-    return World(worker, runner, replies)
+    return World(worker, runner, replies, clock)
 
 
 async def turn() -> None:
@@ -117,3 +120,22 @@ async def test_a_failed_batch_answers_each_of_its_requests_once() -> None:
     await turn()
     assert [number for number, _ in here.replies] == [1, 2]
     assert all(o.error is not None and o.error.reason is Reason.WORKER_DIED for _, o in here.replies)
+
+
+async def test_a_replica_is_quiet_since_its_last_request_whatever_link_that_came_by() -> None:
+    here = world()
+    assert here.runner.quiet_s(HANDLE) == MOST_QUIET_S
+    here.submit(1)
+    assert here.runner.quiet_s(HANDLE) == 0.0
+    await turn()
+    assert here.runner.quiet_s(HANDLE) == 0.0
+    here.clock.advance(5.0)
+    here.worker.answer(0)
+    await turn()
+    here.clock.advance(2.0)
+    assert here.runner.quiet_s(HANDLE) == pytest.approx(2.0)
+    here.submit(2)
+    here.clock.advance(60.0)
+    await turn()
+    assert [o.error is not None for _, o in here.replies] == [False, True]
+    assert here.runner.quiet_s(HANDLE) == 0.0

@@ -49,6 +49,8 @@ class Agent:
     fail_new: str = ""
     """A reason: whatever is placed here from now on fails with it, for good."""
     known: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+    """Placements where somebody has a request, through whichever process of the router."""
 
     def report(self, placements: Sequence[Placement], membership: Membership) -> None:
         frame = link.AgentFrame()
@@ -64,6 +66,9 @@ class Agent:
                 one.id, ReplicaState.READY, pid=7, memory_bytes=1 << 20, signature=Signature(open=True), wall="stands"
             )
             frame.observed.append(convert.observed_to_proto(self.says.get(one.id, ready)))
+            if (replica := membership.replicas_by_id.get(one.id)) is not None:
+                busy = one.id in self.busy
+                frame.loads.add(handle=replica.handle, running_rows=int(busy), quiet_ms=0 if busy else 3_600_000)
         membership.observe(self.session, frame)
 
 

@@ -75,6 +75,30 @@ async def test_the_old_replica_stands_until_it_is_idle(world: FleetWorld) -> Non
     assert world.placement("bert").id == new.id
 
 
+async def test_the_old_replica_stands_while_another_router_process_has_a_request_there(world: FleetWorld) -> None:
+    old, new, _ = await begin(world)
+    world.agents["n1"].busy.add(old.id)
+    await world.passes(30)
+    assert [p.id for p in world.placements("bert")] == [old.id, new.id]
+    world.agents["n1"].busy.clear()
+    await world.passes(2)
+    assert world.placement("bert").id == new.id
+
+
+async def test_an_agents_word_from_before_the_shift_does_not_count(world: FleetWorld) -> None:
+    _, new, _ = await begin(world)
+    agent = world.agents["n1"]
+    while world.placements("bert")[-1].weight < 1.0:
+        await world.passes(each_s=0.2)
+    for _ in range(20):
+        await world.reconciler.reconcile()
+        world.clock.advance(0.3)
+    assert len(world.placements("bert")) == 2
+    agent.report(world.catalog.placements(), world.membership)
+    await world.reconciler.reconcile()
+    assert world.placement("bert").id == new.id
+
+
 async def test_an_old_replica_that_stays_busy_is_left_to_its_agents_drain(world: FleetWorld) -> None:
     old, new, _ = await begin(world)
     world.membership.replicas_by_id[old.id].outstanding_requests = 1

@@ -64,7 +64,7 @@ async def _remove(scene: Scene, entry: ModelEntry, version: Version, standing: S
 
     def order(placement: Placement) -> tuple[bool, int, int]:
         runtime = runtimes.get(placement.id)
-        return placement.id in ready, runtime.outstanding_requests if runtime else 0, -placement.generation
+        return placement.id in ready, runtime.in_flight if runtime else 0, -placement.generation
 
     gone = min(standing, key=order)
     if not ready - {gone.id}:
