@@ -22,6 +22,7 @@ from router.control.follow import watch
 from router.parts import Parts, build
 from router.ports import MODELS, Ports, open_ports, ready
 from router.processes.answers import Answers, socket_of
+from router.processes.shared_slowdowns import FollowersSlowdowns
 from router.settings import RouterSettings
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,8 @@ def run(settings: RouterSettings) -> int:
 async def _main(settings: RouterSettings) -> int:
     parts = await build(settings)
     ports = await open_ports(parts)
-    rank, answers = settings.rank, Answers(parts.siblings.answers())
+    rank, shared = settings.rank, parts.shared_slowdowns
+    answers = Answers({**parts.siblings.answers(), **(shared.answers() if shared is not None else {})})
     if rank.folder is None:
         write_addresses(settings.data_dir, ports.addresses)
     tasks = [
@@ -57,9 +59,8 @@ async def _main(settings: RouterSettings) -> int:
         tasks.append(asyncio.create_task(parts.profiles.run()))
     if parts.planner is not None:
         tasks.append(asyncio.create_task(parts.planner.run()))
-    if rank.alone:
-        # One of several processes sees a part of the replies only, and would take busy neighbours for idle ones.
-        tasks.append(asyncio.create_task(parts.slowdowns.run()))
+    # One of several processes sees a part of the replies only: the leading one looks at all of them.
+    tasks.append(asyncio.create_task(shared.run() if isinstance(shared, FollowersSlowdowns) else parts.slowdowns.run()))
     if rank.folder is not None:
         tasks.append(asyncio.create_task(watch(parts.catalog)))
         await answers.start(socket_of(rank.folder, rank.index))

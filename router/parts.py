@@ -47,6 +47,7 @@ from router.policy.placement import Operator
 from router.policy.routing import RoutingLimits
 from router.policy.scaling import ScalingLimits
 from router.policy.triggers import TriggerSettings
+from router.processes.shared_slowdowns import FollowersSlowdowns, LeadersSlowdowns
 from router.processes.siblings import Siblings
 from router.processes.tally import Tally
 from router.residency import Residency
@@ -87,6 +88,8 @@ class Parts:
     profile_book: ProfileBook
     profiles: ProfileJobs
     slowdowns: Slowdowns
+    shared_slowdowns: LeadersSlowdowns | FollowersSlowdowns | None
+    """None in a router of one process."""
     planner: LivePlanner | None
     """None where it does not lead, or counts no requests (--no-metrics)."""
 
@@ -127,14 +130,18 @@ async def build(settings: RouterSettings) -> Parts:
     corrections = Corrections(
         membership.replica_runtimes, membership.devices, profile_book, device_type, measuring=profiles.measuring
     )
-    slowdowns = Slowdowns(corrections, catalog, clock)
-    profiles.on_profile(slowdowns.new_profile)
     routes = Routes(catalog, membership)
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
     routing = RoutingLimits(-(-settings.max_queued_per_replica // rank.count), settings.admission)
     hedging = HedgeLimits(retry=settings.retries, hedge=settings.hedging)
     journal = Journal(clock)
     siblings = Siblings(rank, statistics, registry, journal)
+    shared = _shared_slowdowns(siblings, corrections, leads=rank.leads) if not rank.alone else None
+    if isinstance(shared, LeadersSlowdowns):
+        slowdowns = Slowdowns(corrections, catalog, clock, shared.windows)
+    else:
+        slowdowns = Slowdowns(corrections, catalog, clock)
+    profiles.on_profile(slowdowns.new_profile)
     dispatcher = Dispatcher(
         routes,
         _throttle(settings, clock),
@@ -192,6 +199,7 @@ async def build(settings: RouterSettings) -> Parts:
         profile_book,
         profiles,
         slowdowns,
+        shared,
         _planner(settings, reconciler, siblings),
     )
 
@@ -220,6 +228,14 @@ def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: 
         refresh=tally.refresh,
         idle_s=settings.idle_s,
     )
+
+
+def _shared_slowdowns(
+    siblings: Siblings, corrections: Corrections, *, leads: bool
+) -> LeadersSlowdowns | FollowersSlowdowns:
+    if leads:
+        return LeadersSlowdowns(siblings.ask_others, corrections)
+    return FollowersSlowdowns(siblings.ask_leader, corrections.replicas, corrections.policy.period_s)
 
 
 async def _next_epoch(catalog: Catalog) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import structlog
 
@@ -16,15 +17,27 @@ from partywall.errors import PartywallError
 from partywall.v1 import models_pb2
 from router.control.catalog import Catalog
 from router.gateway.correction import Corrections
+from router.gateway.service_window import Taken
 from router.gateway.slowdown import SlowdownNow
 
 log = structlog.get_logger(__name__)
 
 
+Elsewhere: TypeAlias = Callable[[], Awaitable[Mapping[str, Taken] | None]]
+
+
+async def _nowhere() -> Mapping[str, Taken]:
+    return {}
+
+
 class Slowdowns:
     """`run` looks until it is cancelled; `of` answers `partywall explain`."""
 
-    def __init__(self, corrections: Corrections, catalog: Catalog, clock: Clock) -> None:
+    def __init__(
+        self, corrections: Corrections, catalog: Catalog, clock: Clock, elsewhere: Elsewhere = _nowhere
+    ) -> None:
+        """Args: `elsewhere` asks the other processes what they saw; None: one of them did not answer."""
+        self._elsewhere = elsewhere
         self._corrections = corrections
         self._catalog = catalog
         self._clock = clock
@@ -37,7 +50,12 @@ class Slowdowns:
 
     async def look(self) -> None:
         """One look; whatever asks for a new profile since the last one is recorded as a decision."""
-        for _ in self._corrections.looks(self._clock.monotonic()):
+        elsewhere = await self._elsewhere()
+        if elsewhere is None:
+            # Busy neighbours would be taken for idle ones.
+            self._corrections.skip(self._clock.monotonic())
+            return
+        for _ in self._corrections.looks(self._clock.monotonic(), elsewhere):
             # A large fleet takes a while: requests go first.
             await asyncio.sleep(0)
         wanting = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from isolation.interference.activity import MAX_NEIGHBOURS, mean_prediction
 from isolation.interference.direct import DirectModel
@@ -22,59 +23,16 @@ from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
 from partywall.domain.fleet import Device
 from partywall.domain.profiles import Profile, Resident
+from router.gateway.correction_state import CorrectionPolicy, Standing, State
 from router.gateway.profiled_bounds import Profiles
 from router.gateway.replicas import Replica
+from router.gateway.service_window import Taken, together
 from router.gateway.slowdown import SlowdownNow
 from router.gateway.solo import share_of, solo_ratio, solos_s, version_name
 
-
-@dataclass(frozen=True, slots=True)
-class CorrectionPolicy:
-    """Seconds between two looks, what counts as busy, and how fast the traffic's own work is forgotten.
-
-    `most` bounds the factor by which admission may lengthen a service time.
-    """
-
-    period_s: float = 2.0
-    busy: float = 0.02
-    smoothing: float = 0.3
-    workload_half_life_s: float = 600.0
-    least_batches: float = 3.0
-    most: float = 4.0
-
-
+_MOST_PERIODS = 5.0
+"""A look that comes later than this was held up; what it brings is taken as of so many periods."""
 _ALONE = Prediction(1.0, 1.0, 0.0, Basis.PROFILES)
-
-
-@dataclass(slots=True)
-class _State:
-    """What is remembered of a replica: `busy` in the last period, `lately` smoothed over periods.
-
-    `workload` is a decaying mean of log(service / solo) without neighbours.
-    """
-
-    busy: float = 0.0
-    lately: float = 0.0
-    weight: float = 0.0
-    workload_sum: float = 0.0
-    observed: float = 0.0
-    now: SlowdownNow | None = None
-
-    @property
-    def workload(self) -> float:
-        """Shrunk to none by one look's worth of doubt."""
-        return self.workload_sum / (self.weight + 1.0) if self.weight else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """A replica with its profile and what its batches of the last period took."""
-
-    replica: Replica
-    state: _State
-    resident: Resident
-    profile: Profile | None
-    ratio: float | None
 
 
 @dataclass(slots=True)
@@ -98,8 +56,9 @@ class Corrections:
     corrector: LiveCorrector = field(default_factory=LiveCorrector)
     predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
     measuring: Callable[[str], bool] = lambda node: False
-    _states: dict[str, _State] = field(default_factory=dict)
+    _states: dict[str, State] = field(default_factory=dict)
     _wanting: frozenset[str] = frozenset()
+    _looked_s: float = -math.inf
     _models: dict[tuple[str, str], tuple[Mapping[str, Profile], Predictor]] = field(default_factory=dict)
 
     def now(self, placement_id: str) -> SlowdownNow | None:
@@ -111,21 +70,46 @@ class Corrections:
         """Of every replica with a profile."""
         return [s.now for s in self._states.values() if s.now is not None]
 
-    def tick(self, at_s: float) -> None:
+    def factors(self) -> dict[str, float]:
+        """`slowdown_factor` by placement, of those that are not 1."""
+        return {r.placement.id: r.slowdown_factor for r in self.replicas() if r.slowdown_factor != 1.0}
+
+    def solos(self, placement_id: str) -> Mapping[int, float]:
+        """Seconds alone by rows, by the profile; empty without one."""
+        replica = next((r for r in self.replicas() if r.placement.id == placement_id), None)
+        device = self._device_of(replica) if replica is not None else None
+        if replica is None or device is None:
+            return {}
+        profile = self._profile_of(replica, device)
+        return solos_s(profile, share_of(replica.placement, device)) if profile is not None else {}
+
+    def tick(self, at_s: float, elsewhere: Mapping[str, Taken] = MappingProxyType({})) -> None:
         """One look; `at_s` is monotonic time."""
-        for _ in self.looks(at_s):
+        for _ in self.looks(at_s, elsewhere):
             pass
 
-    def looks(self, at_s: float) -> Iterator[None]:
-        """One look, device by device: whoever iterates lets other work run in between."""
-        groups: dict[tuple[str, str], list[_Standing]] = {}
+    def skip(self, at_s: float) -> None:
+        """Lets go of what came since the last look, without judging it: not all of it is known."""
+        self._looked_s = at_s
+        for replica in self.replicas():
+            replica.window.take()
+
+    def looks(self, at_s: float, elsewhere: Mapping[str, Taken] = MappingProxyType({})) -> Iterator[None]:
+        """One look, device by device: whoever iterates lets other work run in between.
+
+        `elsewhere` is what other processes of this router saw of each placement in the same time.
+        """
+        period_s = min(max(at_s - self._looked_s, self.policy.period_s), _MOST_PERIODS * self.policy.period_s)
+        self._looked_s = at_s
+        groups: dict[tuple[str, str], list[Standing]] = {}
         alive: set[str] = set()
         for replica in self.replicas():
             placement = replica.placement
             alive.add(placement.id)
-            device = next((d for d in self.devices(placement.node) if d.id == placement.partition.device_id), None)
+            device = self._device_of(replica)
             if device is not None:
-                groups.setdefault((placement.node, device.id), []).append(self._look(replica, device))
+                taken = together((replica.window.take(), elsewhere.get(placement.id, {})))
+                groups.setdefault((placement.node, device.id), []).append(self._look(replica, device, taken, period_s))
         for gone in self._states.keys() - alive:
             del self._states[gone]
         self._models = {place: model for place, model in self._models.items() if place in groups}
@@ -155,22 +139,29 @@ class Corrections:
             if (placement.model_id, placement.version) == (model_id, version):
                 self._states.pop(placement.id, None)
 
-    def _look(self, replica: Replica, device: Device) -> _Standing:
+    def _device_of(self, replica: Replica) -> Device | None:
+        placement = replica.placement
+        return next((d for d in self.devices(placement.node) if d.id == placement.partition.device_id), None)
+
+    def _profile_of(self, replica: Replica, device: Device) -> Profile | None:
+        placement = replica.placement
+        return self.profiles.profile(placement.model_id, placement.version, self.device_type(device))
+
+    def _look(self, replica: Replica, device: Device, taken: Taken, period_s: float) -> Standing:
         policy, placement = self.policy, replica.placement
-        state = self._states.setdefault(placement.id, _State())
-        taken = replica.window.take()
+        state = self._states.setdefault(placement.id, State())
         seconds = sum(s for _, s in taken.values())
-        state.busy = min(seconds / policy.period_s, 1.0)
+        state.busy = min(seconds / period_s, 1.0)
         state.lately = max(state.busy, state.lately + policy.smoothing * (state.busy - state.lately))
         share = share_of(placement, device)
-        profile = self.profiles.profile(placement.model_id, placement.version, self.device_type(device))
+        profile = self._profile_of(replica, device)
         if profile is not None and not replica.service.known:
             replica.service.seed(solos_s(profile, share))
         ratio = None if self.measuring(placement.node) else solo_ratio(taken, profile, share, policy.least_batches)
         resident = Resident(version_name(placement.model_id, placement.version), share)
-        return _Standing(replica, state, resident, profile, ratio)
+        return Standing(replica, state, resident, profile, ratio)
 
-    def _judge(self, mine: _Standing, all_here: Sequence[_Standing], model: Predictor, at_s: float) -> None:
+    def _judge(self, mine: Standing, all_here: Sequence[Standing], model: Predictor, at_s: float) -> None:
         state, policy = mine.state, self.policy
         if mine.profile is None:
             state.now, mine.replica.slowdown_factor = None, 1.0
@@ -195,7 +186,7 @@ class Corrections:
         sampled = bool(active) and mine.ratio is not None
         mine.replica.slowdown_factor = self._factor(mine, corrected, sampled=sampled)
 
-    def _factor(self, mine: _Standing, corrected: Prediction, *, sampled: bool) -> float:
+    def _factor(self, mine: Standing, corrected: Prediction, *, sampled: bool) -> float:
         """How much longer than its recent batches a replica's next ones may take.
 
         Service times already hold what was observed, so only what may come on top counts: of batches that ran beside
@@ -207,14 +198,14 @@ class Corrections:
         known = corrected.slowdown if sampled else mine.state.observed or corrected.slowdown
         return min(max(corrected.upper / max(known, 1.0), 1.0), self.policy.most)
 
-    def _learn_work(self, state: _State, ratio: float) -> None:
+    def _learn_work(self, state: State, ratio: float) -> None:
         """Batches that ran while nobody beside them did tell what this traffic asks for, against the profiler's."""
         keep = 0.5 ** (self.policy.period_s / self.policy.workload_half_life_s)
         state.weight = state.weight * keep + 1.0
         state.workload_sum = state.workload_sum * keep + math.log(ratio)
         state.observed = 1.0
 
-    def _busy_neighbours(self, mine: _Standing, all_here: Sequence[_Standing]) -> tuple[_Standing, ...]:
+    def _busy_neighbours(self, mine: Standing, all_here: Sequence[Standing]) -> tuple[Standing, ...]:
         """Those of other workers: replicas of one worker take turns and are never beside each other."""
         worker = mine.replica.placement.worker_id
         others = [s for s in all_here if s.replica.placement.worker_id != worker and s.state.lately >= self.policy.busy]
@@ -222,7 +213,7 @@ class Corrections:
         chosen = sorted(by_resident.values(), key=lambda s: s.state.lately, reverse=True)
         return tuple(chosen[:MAX_NEIGHBOURS])
 
-    def _show(self, mine: _Standing, busy: Sequence[_Standing], predicted: Prediction, corrected: Prediction) -> None:
+    def _show(self, mine: Standing, busy: Sequence[Standing], predicted: Prediction, corrected: Prediction) -> None:
         mine.state.now = SlowdownNow(
             placement=mine.replica.placement,
             share_percent=mine.resident.share_percent,

@@ -154,21 +154,28 @@ class AgentSession:
         """Completes the calls of one frame."""
         now_s = self._clock.monotonic()
         last = seen = None
+        took: tuple[Replica, int, float] | None = None
+        part = 0.0
         for reply in replies:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
                 continue
             last = waiting
             self._release(waiting.replica, waiting.rows)
-            # The replies of one batch stand side by side and are one observation.
+            # The replies of one batch stand side by side and are one observation. Of its seconds only this process's
+            # part counts here: other requests of the batch may have come through other routers.
             batch = (waiting.replica.handle, reply.service_us, reply.batch_rows)
             if batch != seen and reply.service_us:
-                seen = batch
-                rows, service_s = max(1, reply.batch_rows), reply.service_us / 1e6
-                waiting.replica.service.observe(rows, service_s, now_s)
-                waiting.replica.window.add(rows, service_s)
+                if took is not None:
+                    took[0].window.add(took[1], took[2], min(part, 1.0))
+                seen, part = batch, 0.0
+                took = waiting.replica, max(1, reply.batch_rows), reply.service_us / 1e6
+                took[0].service.observe(took[1], took[2], now_s)
+            part += 1.0 / max(1, reply.batch_requests)
             if not waiting.future.done():
                 waiting.future.set_result((reply, tails[reply.tail - 1] if reply.tail else None))
+        if took is not None:
+            took[0].window.add(took[1], took[2], min(part, 1.0))
         if last is not None:
             self._turnaround_s += _SMOOTHING * (now_s - last.sent_s - self._turnaround_s)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+Taken: TypeAlias = Mapping[int, tuple[float, float]]
+"""(batches, seconds together) by rows."""
 
 
 class ServiceWindow:
@@ -13,16 +17,26 @@ class ServiceWindow:
     def __init__(self) -> None:
         self._sums: dict[int, list[float]] = {}
 
-    def add(self, rows: int, service_s: float) -> None:
-        """One executed batch."""
+    def add(self, rows: int, service_s: float, part: float = 1.0) -> None:
+        """One executed batch, or the part of it whose requests came through here: routers share batches."""
         held = self._sums.get(rows)
         if held is None:
-            self._sums[rows] = [1.0, service_s]
+            self._sums[rows] = [part, part * service_s]
         else:
-            held[0] += 1.0
-            held[1] += service_s
+            held[0] += part
+            held[1] += part * service_s
 
-    def take(self) -> Mapping[int, tuple[float, float]]:
-        """(batches, seconds) by rows since the last call."""
+    def take(self) -> Taken:
+        """What came since the last call."""
         taken, self._sums = self._sums, {}
         return {rows: (count, seconds) for rows, (count, seconds) in taken.items()}
+
+
+def together(parts: Iterable[Taken]) -> Taken:
+    """The sum of what several routers saw of one replica."""
+    sums: dict[int, tuple[float, float]] = {}
+    for part in parts:
+        for rows, (count, seconds) in part.items():
+            before = sums.get(rows, (0.0, 0.0))
+            sums[rows] = before[0] + count, before[1] + seconds
+    return sums

@@ -45,14 +45,14 @@ class Siblings:
     async def counters(self, tenant_id: str) -> Counters:
         """A tenant's counters over all processes; one that does not answer is left out."""
         sums = {key: ModelCounters(**asdict(c)) for key, c in self._own(tenant_id).items()}
-        for answer in await self._ask_others(f"counters {tenant_id}"):
+        for answer in await self.ask_others(f"counters {tenant_id}"):
             for model, version, values in answer or ():
                 sums.setdefault((tenant_id, model, version), ModelCounters()).add(ModelCounters(**values))
         return sums
 
     async def totals(self) -> Iterable[tuple[int, Totals]]:
         """What every process counted of each version since it started, by process id."""
-        answers = [self._totals(), *(a for a in await self._ask_others("totals") if a)]
+        answers = [self._totals(), *(a for a in await self.ask_others("totals") if a)]
         return [(pid, [((row[0], row[1], row[2]), row[3], row[4]) for row in rows]) for pid, rows in answers]
 
     async def requests(
@@ -60,10 +60,16 @@ class Siblings:
     ) -> list[models_pb2.RequestTrace]:
         """The tenant's requests that the other processes remember; of one id, or all."""
         query = json.dumps([tenant_id, model, request_id, failed_only])
-        answers = await self._ask_others(f"requests {query}")
+        answers = await self.ask_others(f"requests {query}")
         return [models_pb2.RequestTrace.FromString(base64.b64decode(one)) for answer in answers for one in answer or ()]
 
-    async def _ask_others(self, question: str) -> list[Any]:
+    async def ask_leader(self, question: str) -> Any:
+        """The leading process's answer; None when it is away."""
+        folder = self._rank.folder
+        return None if folder is None else await ask(socket_of(folder, 0), question)
+
+    async def ask_others(self, question: str) -> list[Any]:
+        """One answer of each other process, None of those that are away."""
         rank = self._rank
         if rank.folder is None:
             return []

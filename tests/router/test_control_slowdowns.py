@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 from control_world import ADMIN, Ports, World, admin_port, push
@@ -16,6 +17,7 @@ from partywall.v1 import tenants_pb2
 from router.control.slowdowns import Slowdowns
 from router.faces import Names
 from router.gateway.correction import Corrections
+from router.gateway.service_window import Taken
 from router.gateway.slowdown import SlowdownNow
 from router.metrics import SlowdownCollector
 
@@ -37,7 +39,7 @@ async def ports(world: World) -> AsyncIterator[Ports]:
 class Scripted(Corrections):
     """Corrections with a script for an answer."""
 
-    def looks(self, at_s: float) -> Iterator[None]:
+    def looks(self, at_s: float, elsewhere: Mapping[str, Taken] = MappingProxyType({})) -> Iterator[None]:
         """The script stands."""
         yield
 
