@@ -5,6 +5,7 @@ the user who runs it, and changes no setting of the GPU. Writes OUT.json and OUT
 the page by name.
 
     python benchmarks/gpu_checks.py [--gpu 0] [--out docs/results/gpu]
+    python benchmarks/gpu_checks.py --pending [--out docs/results/gpu]   the list of what no hardware has seen yet
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_pending import NEVER, pending_page
 from isolation.devices.library import Gpu, GpuLibrary
 from isolation.devices.nvml import open_nvml
 from isolation.partition.confine import confine_self
@@ -39,15 +41,6 @@ PROBE_STEP_BYTES = 256 << 20
 END_S = 20.0
 UNDISTURBED = 1.25
 """How much the victim's p99 may grow while its neighbour is killed."""
-NOT_CHECKED = (
-    "creating and destroying MIG instances, and turning MIG on or off: simulator only",
-    "static SM partitions, unless the row above says that this driver has them",
-    "MPS inside a MIG instance",
-    "MMU faults and device faults beside MPS clients",
-    "Xid and ECC events, and a lost GPU: simulator only",
-    "the client limit of an MPS server",
-    "serving, resizing under load, and starts from the zygote: see gpu-live.md, by benchmarks/gpu_live.py",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,23 +294,27 @@ def as_page(gpu: Gpu, found: list[Finding]) -> str:
     rows = [f"| {f.name} | {words[f.ok]} | {f.seen.replace('|', '/')} |" for f in found]
     head = ["# Walls on hardware", "", f"Made by `benchmarks/gpu_checks.py` on {gpu.name}, {gpu.multiprocessors} SMs."]
     table = ["", "| check | result | seen |", "| --- | --- | --- |", *rows]
-    rest = ["", "Not checked on hardware:", "", *(f"- {name}" for name in NOT_CHECKED), ""]
+    rest = ["", "Not checked on hardware:", "", *(f"- {name}" for name in NEVER), ""]
     return "\n".join([*head, *table, *rest])
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/gpu"), help="writes OUT.json and OUT.md")
+    parser.add_argument("--pending", action="store_true", help="only the page of what has not run on hardware")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--cap", type=int, default=0, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.role:
         play(WorkerConfinement(**json.loads(arguments.role)), arguments.cap)
         return 0
+    if arguments.pending:
+        arguments.out.with_suffix(".md").write_text(pending_page())
+        return 0
     library = open_nvml()
     if library is None or not library.gpus():
-        print("no NVIDIA GPU on this machine; nothing was checked", file=sys.stderr)
+        print("no NVIDIA GPU on this machine; nothing was checked and nothing written", file=sys.stderr)
         return 2
     gpu = library.gpus()[arguments.gpu]
     device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
@@ -332,7 +329,7 @@ def main() -> int:
     page = as_page(gpu, found)
     print(page)
     arguments.out.with_suffix(".md").write_text(page)
-    result = {"gpu": asdict(gpu), "findings": [asdict(f) for f in found], "not_checked": NOT_CHECKED}
+    result = {"gpu": asdict(gpu), "findings": [asdict(f) for f in found], "not_checked": NEVER}
     arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     return 1 if any(f.ok is False for f in found) else 0
 

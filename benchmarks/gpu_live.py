@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -295,17 +295,17 @@ def as_page(what: str, found: list[Finding]) -> str:
     return "\n".join([*head, "| check | result | seen |", "| --- | --- | --- |", *rows, ""])
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one load")
     parser.add_argument("--simulate", default="", metavar="MODEL", help="a simulated GPU: tries this file, not a GPU")
     parser.add_argument("--out", type=Path, default=None, help="writes OUT.json and OUT.md")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     what = f"a SIMULATED {arguments.simulate}: no statement about any GPU"
     if not arguments.simulate:
         library = open_nvml()
         if library is None or not library.gpus():
-            print("no NVIDIA GPU on this machine; nothing was checked", file=sys.stderr)
+            print("no NVIDIA GPU on this machine; nothing was checked and nothing written", file=sys.stderr)
             return 2
         what = library.gpus()[0].name
         library.close()

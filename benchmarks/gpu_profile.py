@@ -158,16 +158,19 @@ def guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return Finding(name, False, f"{type(failure).__name__}: {failure}")
 
 
-def measure(seconds: float, repeats: int, say: Callable[[str], None]) -> list[Finding]:
-    """All checks; without CUDA one finding says so."""
+def no_cuda() -> str | None:
+    """Why nothing can be checked here; None: it can."""
     try:
         import torch
-
-        available = torch.cuda.is_available()
     except ImportError:
-        available = False
-    if not available:
-        return [Finding("CUDA", None, "no CUDA device here: nothing was checked")]
+        return "torch is not installed (partywall[agent]); nothing was checked and nothing written"
+    if not torch.cuda.is_available():
+        return "torch shows no CUDA device on this machine; nothing was checked and nothing written"
+    return None
+
+
+def measure(seconds: float, repeats: int, say: Callable[[str], None]) -> list[Finding]:
+    """All checks."""
     findings = []
     for resource in CUDA_RESOURCES:
         name = f"{resource.value} alone"
@@ -202,6 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.role is not None:
         return serve(Resource(options.role))
+    if (why := no_cuda()) is not None:
+        print(why, file=sys.stderr)
+        return 2
     findings = measure(options.seconds, options.repeats, lambda text: print(text, file=sys.stderr, flush=True))
     for finding in findings:
         print(f"{ {True: 'pass', False: 'FAIL', None: 'skip'}[finding.ok] }  {finding.name}: {finding.seen}")

@@ -166,19 +166,28 @@ class SimulatedEngine:
         self._law = law or LatencyLaw()
 
     def load(self, artifact: Artifact, options: Mapping[str, str], max_batch: int) -> LoadedModel:
-        """Options: `width`, the features a row has (default 4)."""
-        check_options(self.name, options, frozenset({"width"}))
+        """Options: `width`, the features a row has (default 4); `fitting_rows`, the most rows of a batch that fit into
+        memory (default: any number)."""
+        check_options(self.name, options, frozenset({"width", "fitting_rows"}))
         width = int_option(options, "width", 4, 1, 1 << 20)
+        fitting_rows = int_option(options, "fitting_rows", 1 << 20, 0, 1 << 20)
         memory_bytes = sum(artifact.size_bytes(name) for name in artifact.names)
-        return _SimulatedModel(self._sleep, self._law, width, max_batch or 64, memory_bytes)
+        return _SimulatedModel(self._sleep, self._law, width, max_batch or 64, memory_bytes, fitting_rows)
 
 
 class _SimulatedModel:
     def __init__(
-        self, sleep: Callable[[float], None], law: LatencyLaw, width: int, max_batch: int, memory_bytes: int
+        self,
+        sleep: Callable[[float], None],
+        law: LatencyLaw,
+        width: int,
+        max_batch: int,
+        memory_bytes: int,
+        fitting_rows: int,
     ) -> None:
         self._sleep = sleep
         self._law = law
+        self._fitting_rows = fitting_rows
         self.memory_bytes = memory_bytes
         self.signature = Signature(
             inputs=(TensorSpec("x", "FP32", (-1, width)),),
@@ -187,6 +196,9 @@ class _SimulatedModel:
         )
 
     def run(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        if rows > self._fitting_rows:
+            # As torch words it.
+            raise RuntimeError(f"CUDA out of memory. Tried to allocate room for {rows} rows")
         self._sleep(self._law.seconds(rows))
         return {"y": inputs["x"].mean(axis=1, dtype=np.float32)}
 

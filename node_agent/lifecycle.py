@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from node_agent.artifacts import Artifacts
+from node_agent.memory_circuit import FAILURES
 from node_agent.queueing import BatchLimits
 from node_agent.runner import Reply, Runner
 from node_agent.settings import QueueDiscipline
@@ -90,7 +91,7 @@ class WorkerLife:
             return error.message
         except (PartywallError, TimeoutError) as error:
             return f"the worker did not start: {error}"
-        runner = worker.runner = Runner(process, means.discipline, means.clock, means.reply)
+        runner = worker.runner = Runner(process, means.discipline, means.clock, means.reply, self._on_exhausted)
         worker.process = process
         closed = asyncio.ensure_future(asyncio.shield(process.closed))
         watching = asyncio.ensure_future(watch(process, runner, means.clock, means.watchdog_floor_s, self._on_stuck))
@@ -205,6 +206,11 @@ class WorkerLife:
     def _on_stuck(self, stuck: Stuck) -> None:
         message = f"{stuck.reason}: the worker is ended and starts anew; its callers get UNAVAILABLE"
         self._tell(EventName.WORKER_STUCK, message, stuck.handle)
+
+    def _on_exhausted(self, handle: int, rows: int, limit: int) -> None:
+        message = f"a batch of {rows} row(s) ran out of the partition's memory, {FAILURES} times in a minute: "
+        message += f"the replica takes at most {limit} row(s) for ten minutes; give it a larger partition"
+        self._tell(EventName.MEMORY_EXHAUSTED, message, handle)
 
     def _tell(self, kind: EventName, message: str, handle: int = 0) -> None:
         """One event, about the replica of that handle or else the first of the worker's."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from node_agent.fairness import FairClock, ShareAccount
 from node_agent.settings import QueueDiscipline
@@ -96,6 +96,12 @@ class WorkQueue:
             self._lanes[handle] = _Lane(limits, tenant)
         else:
             lane.limits = limits
+
+    def limit_rows(self, handle: int, max_rows: int) -> None:
+        """Another bound on the rows of a replica's batches; a request of more rows that waits already runs alone."""
+        lane = self._lanes.get(handle)
+        if lane is not None:
+            lane.limits = replace(lane.limits, max_rows=max_rows)
 
     def remove_replica(self, handle: int) -> list[Queued]:
         """Closes a lane and answers what still waited in it."""

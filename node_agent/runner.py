@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from node_agent.memory_circuit import MemoryCircuit
 from node_agent.queueing import Batch, BatchLimits, Queued, WorkQueue
 from node_agent.settings import QueueDiscipline
 from node_agent.workers import Batch as WorkerBatch
@@ -36,7 +37,18 @@ Reply = Callable[[Queued, Outcome], None]
 class Runner:
     """Feeds one live worker from one queue. A new worker process gets a new runner."""
 
-    def __init__(self, worker: WorkerHandle, discipline: QueueDiscipline, clock: Clock, reply: Reply) -> None:
+    def __init__(
+        self,
+        worker: WorkerHandle,
+        discipline: QueueDiscipline,
+        clock: Clock,
+        reply: Reply,
+        on_exhausted: Callable[[int, int, int], None] = lambda handle, rows, limit: None,
+    ) -> None:
+        """`on_exhausted` gets (handle, rows, limit) when batches of a replica are made smaller for lack of memory."""
+        self._on_exhausted = on_exhausted
+        self._circuits: dict[int, MemoryCircuit] = {}
+        self._limits: dict[int, BatchLimits] = {}
         self._worker = worker
         self._queue = WorkQueue(discipline)
         self._clock = clock
@@ -48,11 +60,14 @@ class Runner:
 
     def open(self, handle: int, limits: BatchLimits, tenant: str = "", weight: float = 1.0) -> None:
         """Takes requests for a replica from now on; tenants of one worker share it by weight."""
+        self._limits[handle] = limits
         self._queue.add_replica(handle, limits, tenant, weight)
 
     def close_replica(self, handle: int) -> None:
         """Refuses what still waits for a replica and takes no more."""
         self._ended_s.pop(handle, None)
+        self._circuits.pop(handle, None)
+        self._limits.pop(handle, None)
         for item in self._queue.remove_replica(handle):
             self._reply(item, Outcome(error=_draining()))
 
@@ -60,6 +75,9 @@ class Runner:
         """Queues a request; refuses it when its replica is not open here."""
         if self._closed or not self._queue.has_replica(item.handle):
             self._reply(item, Outcome(error=_draining()))
+            return
+        if self._circuits and (refusal := self._circuit_refuses(item)) is not None:
+            self._reply(item, Outcome(error=refusal))
             return
         self._queue.put(item)
         if not self._woken:
@@ -143,8 +161,26 @@ class Runner:
             for item in batch.items:
                 self._reply(item, Outcome(error=error, queue_us=_us(started_s - item.arrived_s)))
         else:
-            self._answer(batch, started_s, future.result())
+            done = future.result()
+            if done.exhausted_rows:
+                self._exhausted(batch.handle, done.exhausted_rows)
+            self._answer(batch, started_s, done)
         self._pump()
+
+    def _exhausted(self, handle: int, rows: int) -> None:
+        limits = self._limits.get(handle)
+        circuit = self._circuits.setdefault(handle, MemoryCircuit())
+        if limits is not None and circuit.failed(rows, self._clock.monotonic()):
+            self._queue.limit_rows(handle, min(limits.max_rows, circuit.limit_rows))
+            self._on_exhausted(handle, rows, circuit.limit_rows)
+
+    def _circuit_refuses(self, item: Queued) -> PartywallError | None:
+        circuit = self._circuits.get(item.handle)
+        if circuit is None:
+            return None
+        if circuit.lifted(self._clock.monotonic()):
+            self._queue.limit_rows(item.handle, self._limits[item.handle].max_rows)
+        return circuit.refusal(item.rows)
 
     def _end(self, handle: int, now_s: float) -> None:
         if self._queue.has_replica(handle):

@@ -44,11 +44,15 @@ class WorkResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """Results in the order of the batch's items; `service_us` is the whole batch's time in the worker."""
+    """Results in the order of the batch's items; `service_us` is the whole batch's time in the worker.
+
+    `exhausted_rows`: the fewest rows that ran out of memory when they were run together; 0: nothing did.
+    """
 
     handle: int
     results: Sequence[WorkResult]
     service_us: int
+    exhausted_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ class WorkerHandle:
         running = self._batches.pop(done.batch_id, None)
         if running is not None:
             self.channel.release(running.mark)
-            _resolve(running.future, BatchDone(done.handle, results, done.service_us))
+            _resolve(running.future, BatchDone(done.handle, results, done.service_us, done.exhausted_rows))
 
     def _on_loaded(self, result: worker_pb2.LoadResult) -> None:
         future = self._loads.pop(result.handle, None)

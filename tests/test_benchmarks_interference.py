@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from benchmarks import gpu_profile, interference_live, probe_repeatability, served_profile
 from benchmarks.gpu_profile import Finding
 from partywall.errors import Unsupported
-
-
-def test_without_a_gpu_the_checks_are_skipped_by_name(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    out = tmp_path / "gpu-profile"
-    assert gpu_profile.main(["--out", str(out)]) == 0
-    (finding,) = json.loads(out.with_suffix(".json").read_text())
-    assert finding["ok"] is None
-    assert "skipped" in out.with_suffix(".md").read_text()
 
 
 def test_a_check_that_fails_does_not_end_the_others() -> None:

@@ -53,6 +53,8 @@ class Replica:
         self._signature: Signature = model.signature
         self._decoder = codec.Decoder(self._signature)
         self._writer = ResponseWriter(model_name, model_version)
+        self.exhausted_rows = 0
+        """The fewest rows that ran out of memory in the last `run`; 0: none did."""
 
     def run(self, items: Sequence[Item], now_us: int) -> list[Outcome]:
         """Serves the items, in order; never raises for what a request can cause.
@@ -60,6 +62,7 @@ class Replica:
         Raises:
             DeviceLost: The process is beyond help.
         """
+        self.exhausted_rows = 0
         outcomes = [Outcome(item.id, []) for item in items]
         entries: list[_Entry] = []
         for index, item in enumerate(items):
@@ -98,6 +101,9 @@ class Replica:
         except DeviceLost:
             raise
         except Exception as failure:
+            if _out_of_memory(failure):
+                rows = max(1, sum(entry.request.rows for entry in group))
+                self.exhausted_rows = min(self.exhausted_rows or rows, rows)
             if len(group) == 1:
                 outcomes[group[0].index].error = classify(failure)
                 return
@@ -133,7 +139,7 @@ def classify(failure: Exception, subject: str = "the model") -> PartywallError:
     """The error a caller gets for whatever a model, or loading it, raised."""
     if isinstance(failure, PartywallError):
         return failure
-    if isinstance(failure, MemoryError) or "out of memory" in str(failure) or "can't allocate memory" in str(failure):
+    if _out_of_memory(failure):
         return QuotaExceeded(
             "the partition's memory is full; send fewer rows per request, or give the model a larger partition",
             reason=Reason.OUT_OF_MEMORY,
@@ -141,6 +147,11 @@ def classify(failure: Exception, subject: str = "the model") -> PartywallError:
     if isinstance(failure, IndexError | ValueError):
         return InvalidInput(f"{subject} refused these values: {_short(failure)}", reason=Reason.INVALID_TENSOR)
     return InternalError(f"{subject} failed: {type(failure).__name__}: {_short(failure)}")
+
+
+def _out_of_memory(failure: Exception) -> bool:
+    text = str(failure)
+    return isinstance(failure, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _device_error(failure: RuntimeError) -> Exception:

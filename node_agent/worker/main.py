@@ -103,7 +103,7 @@ class Worker:
 
     def _run(self, batch: worker_pb2.RunBatch) -> None:
         started_ns = time.monotonic_ns()
-        replica = self._replicas.get(batch.handle)
+        replica, exhausted_rows = self._replicas.get(batch.handle), 0
         items = [Item(i.id, self._payload(i.request), i.deadline_us) for i in batch.items]
         if replica is None:
             missing = NotReady(f"replica {batch.handle} is not loaded in this worker; load it first")
@@ -112,10 +112,13 @@ class Worker:
             outcomes = replica.run(items, started_ns // 1000)
             for _ in range(1, batch.repeat):
                 outcomes = replica.run(items, started_ns // 1000)
+            exhausted_rows = replica.exhausted_rows
         self._ring.release(self._outbox.consumed)
         message = worker_pb2.FromWorker()
         done = message.done
         done.batch_id, done.handle = batch.batch_id, batch.handle
+        if exhausted_rows:
+            done.exhausted_rows = exhausted_rows
         before = self._ring.mark
         for outcome in outcomes:
             self._add_result(done, outcome)

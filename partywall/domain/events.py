@@ -13,6 +13,7 @@ class EventName(enum.StrEnum):
     WALL_MISMATCH = "wall_mismatch"
     WORKER_STUCK = "worker_stuck"
     WORKER_DIED = "worker_died"
+    MEMORY_EXHAUSTED = "memory_exhausted"
     DEVICE_FAULT = "device_fault"
     DEVICE_LOST = "device_lost"
     MPS_FAULT = "mps_fault"
