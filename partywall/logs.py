@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+import structlog.tracebacks
 
 _SECRET_WORDS = ("secret", "api_key", "admin_key", "data_key", "authorization", "token", "bundle", "password")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -21,6 +22,10 @@ def drop_secrets(_logger: object, _method: str, event: MutableMapping[str, Any])
     return event
 
 
+# structlog's own default prints the local variables of every frame: keys and request bodies would be among them.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def configure(level: str, as_json: bool | None, service: str) -> None:
     """Sets structlog up for this process; call once at start."""
     pretty = sys.stderr.isatty() if as_json is None else not as_json
@@ -31,9 +36,9 @@ def configure(level: str, as_json: bool | None, service: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             drop_secrets,
             *(
-                [structlog.dev.ConsoleRenderer()]
+                [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
                 if pretty
-                else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+                else [_TRACEBACKS, structlog.processors.JSONRenderer()]
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, logging.INFO)),
