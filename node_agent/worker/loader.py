@@ -11,27 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from isolation.engine import missing_file
+from partywall.domain.formats import HEAD_BYTES, code_kind, unsafe_suffix
 from partywall.errors import ArtifactRefused, Reason
 from partywall.sealed import Context, FileSource, SealedReader, wipe
 from partywall.v1 import worker_pb2
 
 _MOST_THREADS = 4
-_HEAD_BYTES = 16
-_JSON_OBJECT = ord("{")
-# safetensors' own limit (safetensors/src/tensor.rs, MAX_HEADER_SIZE).
-MAX_HEADER_BYTES = 100_000_000
-
-_CODE_SUFFIXES = frozenset(
-    {".pt", ".pt2", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".mar", ".torchscript", ".py", ".so"}
-)
-_CODE_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "a zip archive (torch.save, TorchScript and .pt2 are zip archives)"),
-    (b"\x7fELF", "a native library"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy file"),
-    *((bytes([0x80, protocol]), "a pickle") for protocol in range(2, 6)),
-)
 
 
 class SealedArtifact:
@@ -69,7 +54,7 @@ class SealedArtifact:
     def head(self, name: str) -> bytes:
         """The first bytes, enough to tell what kind of file it is."""
         reader = self._reader(name)
-        buffer = bytearray(min(_HEAD_BYTES, reader.plain_size))
+        buffer = bytearray(min(HEAD_BYTES, reader.plain_size))
         reader.read_into(0, buffer)
         return bytes(buffer)
 
@@ -115,21 +100,13 @@ def open_artifact(request: worker_pb2.LoadReplica, key: bytearray) -> SealedArti
 def refuse_code(name: str, head: bytes) -> None:
     """Refuses formats whose loading executes code, by what the file is and by what it is called.
 
-    `torch.export.load` runs pickled code from a .pt2 although nothing says so, `torch.load(weights_only=True)` has had
-    its own holes (CVE-2025-32434, CVE-2026-24747): such files are not opened at all.
-
     Raises:
         ArtifactRefused: UNSAFE_FORMAT, with what to do.
     """
-    if _looks_like_safetensors(head):
-        # Its first bytes are a length, and some lengths read like a pickle's first bytes.
-        kind = ""
-    else:
-        kind = next((text for magic, text in _CODE_MAGIC if head.startswith(magic)), "")
-    suffix = Path(name).suffix.lower()
-    if not kind and suffix in _CODE_SUFFIXES:
+    kind, suffix = code_kind(name, head), unsafe_suffix(name)
+    if kind is None and suffix is not None:
         kind = f"a {suffix} file"
-    if kind:
+    if kind is not None:
         raise ArtifactRefused(
             f"file {name!r} is {kind}: loading it can execute code, so it is refused; export the weights with "
             "safetensors.torch.save_file and push the .safetensors file",
@@ -151,7 +128,3 @@ def anonymous_memory(size_bytes: int) -> memoryview:
         raise
     area.madvise(mmap.MADV_DONTDUMP)
     return memoryview(area)
-
-
-def _looks_like_safetensors(head: bytes) -> bool:
-    return len(head) > 8 and head[8] == _JSON_OBJECT and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from isolation.engine import Artifact
-from node_agent.worker.loader import MAX_HEADER_BYTES
+from partywall.domain.formats import MAX_SAFETENSORS_HEADER_BYTES
 from partywall.errors import ArtifactRefused, Reason
 
 _LENGTH_BYTES = 8
@@ -81,12 +81,12 @@ def parse_header(file: str, data: memoryview) -> list[Entry]:
     if len(data) < _LENGTH_BYTES:
         raise _lie(file, "", f"has {len(data)} bytes, too few for a safetensors file; was the upload cut off?")
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if length > MAX_HEADER_BYTES or length > len(data) - _LENGTH_BYTES:
+    if length > MAX_SAFETENSORS_HEADER_BYTES or length > len(data) - _LENGTH_BYTES:
         raise _lie(
             file,
             "",
-            f"claims a header of {length} bytes in {len(data)} bytes (limit {MAX_HEADER_BYTES}): it is cut off or not "
-            "a safetensors file",
+            f"claims a header of {length} bytes in {len(data)} bytes (limit {MAX_SAFETENSORS_HEADER_BYTES}): it is cut "
+            "off or not a safetensors file",
         )
     start = _LENGTH_BYTES + length
     table = _json_object(file, bytes(data[_LENGTH_BYTES:start]))
@@ -128,9 +128,10 @@ def _json_object(file: str, text: bytes) -> dict[str, Any]:
 def _entry(file: str, name: str, value: object, data_start: int) -> Entry:
     if not isinstance(value, dict):
         raise _lie(file, name, "is not described by an object with dtype, shape and data_offsets")
-    dtype = _DTYPES.get(value.get("dtype", ""))
+    # Any JSON may stand there, and not all of it can be looked up.
+    dtype = _DTYPES.get(str(value.get("dtype")))
     if dtype is None:
-        raise _lie(file, name, f"has dtype {value.get('dtype')!r}; known are {', '.join(_DTYPES)}")
+        raise _lie(file, name, f"has dtype {repr(value.get('dtype'))[:80]}; known are {', '.join(_DTYPES)}")
     shape: Any = value.get("shape")
     offsets: Any = value.get("data_offsets")
     if not _whole_numbers(shape):

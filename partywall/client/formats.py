@@ -1,21 +1,17 @@
-"""What a model file is, told by its first bytes: only data is pushed, never code that runs when it is loaded.
+"""Whether a model file may be pushed: only data, whole, never code that runs when it is loaded.
 
-Pickle, TorchScript and `.pt2` archives execute code on load, whatever their suffix says. The serving side checks
-again; these checks save the upload.
+The serving side checks again; these checks save the upload.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from partywall.domain.formats import HEAD_BYTES, MAX_SAFETENSORS_HEADER_BYTES, code_kind, unsafe_suffix
 from partywall.errors import ArtifactRefused, Reason
-
-MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors format itself."""
 
 _ELEMENT_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -25,24 +21,6 @@ _ELEMENT_BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "a zip archive (torch.save, TorchScript, .pt2, .mar)"),
-    (b"PK\x05\x06", "an empty zip archive"),
-    (b"\x7fELF", "a native program or library (ELF)"),
-    (b"MZ", "a native program or library (PE)"),
-    (b"\xcf\xfa\xed\xfe", "a native program or library (Mach-O)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras layers can carry code)"),
-    (b"#!", "a script"),
-)
-_PICKLE_BINARY = re.compile(rb"\x80[\x02-\x05]")
-# Protocols 0 and 1 have no magic: a GLOBAL opcode, or an empty container and a mark, at the very start.
-_PICKLE_TEXT = re.compile(rb"(?:\(|\]|\}|q.)*c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\((?:lp|dp|ip)\d+\n", re.DOTALL)
-_CODE_SUFFIXES = frozenset({".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".pkl", ".pickle", ".joblib"})
-_CODE_SUFFIXES |= frozenset({".pt", ".pth", ".pt2", ".ckpt", ".mar", ".npy", ".npz"})
-_TAR_MAGIC_AT = 257
 
 
 def check_content(path: Path, size: int) -> None:
@@ -52,12 +30,12 @@ def check_content(path: Path, size: int) -> None:
         ArtifactRefused: UNSAFE_FORMAT with the reason and what to do, or BAD_ARTIFACT.
     """
     with path.open("rb") as file:
-        head = file.read(_TAR_MAGIC_AT + 8)
-        kind = _code_kind(head)
+        kind = code_kind(path.name, file.read(HEAD_BYTES))
         if kind is not None:
             raise _unsafe(path.name, f"is {kind}")
-        if path.suffix.lower() in _CODE_SUFFIXES:
-            raise _unsafe(path.name, f"has the suffix {path.suffix} of files that hold code or pickles")
+        suffix = unsafe_suffix(path.name)
+        if suffix is not None:
+            raise _unsafe(path.name, f"has the suffix {suffix} of files that hold code or pickles")
         if path.suffix == ".safetensors":
             file.seek(0)
             _check_safetensors(path.name, file, size)
@@ -73,17 +51,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as failure:
         raise _bad(path.name, f"is not JSON ({failure})") from failure
-
-
-def _code_kind(head: bytes) -> str | None:
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
-    if _PICKLE_BINARY.match(head) or _PICKLE_TEXT.match(head):
-        return "a Python pickle"
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
-        return "a tar archive"
-    return None
 
 
 def _check_safetensors(name: str, file: BinaryIO, size: int) -> None:

@@ -6,8 +6,8 @@ The router sees ciphertext, so it judges names and sizes; the pushing side and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
+from partywall.domain.formats import unsafe_suffix
 from partywall.domain.models import Manifest
 from partywall.domain.names import check_file_name
 from partywall.errors import ArtifactRefused, InvalidInput, Reason
@@ -21,17 +21,6 @@ MAX_OPTIONS = 64
 MAX_OPTION_CHARACTERS = 4096
 MAX_BATCH = 65_536
 MAX_BYTES = 1 << 62
-
-# Formats whose loading runs code, or may: Python pickles under any of their names (CVE-2025-32434 shows that
-# `weights_only` is no sandbox), TorchScript and `.pt2` archives (`torch.export.load` unpickles on 2.13.0), Keras and
-# HDF5 files (Lambda layers), NumPy files (object arrays are pickles), scripts and libraries.
-UNSAFE_SUFFIXES = frozenset(
-    {
-        *(".pt", ".pth", ".pt2", ".ptl", ".ckpt", ".mar", ".bin", ".pkl", ".pickle", ".dill", ".joblib"),
-        *(".npy", ".npz", ".h5", ".hdf5", ".keras"),
-        *(".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".jar", ".whl"),
-    }
-)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -81,14 +70,13 @@ def check_files(engine: str, announced: Sequence[tuple[str, int]]) -> tuple[Decl
 
 def _check_file(name: str, plain_size: int) -> None:
     check_file_name(name, "files.name")
-    # Every suffix counts: `weights.pkl.gz` is a pickle too.
-    unsafe = sorted(set(map(str.lower, PurePosixPath(name).suffixes)) & UNSAFE_SUFFIXES)
-    if unsafe:
+    unsafe = unsafe_suffix(name)
+    if unsafe is not None:
         raise ArtifactRefused(
-            f"file {name!r} is refused: loading a {unsafe[0]} file can run code. Save the weights with "
+            f"file {name!r} is refused: loading a {unsafe} file can run code. Save the weights with "
             "safetensors.torch.save_file and push the .safetensors file, or leave this file out",
             reason=Reason.UNSAFE_FORMAT,
-            fields={"field": "files", "file": name, "suffix": unsafe[0]},
+            fields={"field": "files", "file": name, "suffix": unsafe},
         )
     if plain_size == 0:
         raise ArtifactRefused(

@@ -66,13 +66,21 @@ def test_code_is_refused_whatever_the_suffix(tmp_path: Path, kind: str, name: st
     assert caught.value.reason is Reason.UNSAFE_FORMAT
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pkl", ".pt2", ".py", ".PTH", ".npy"])
+@pytest.mark.parametrize("suffix", [".pt", ".pkl", ".pt2", ".py", ".PTH", ".npy", ".bin", ".h5", ".pkl.txt"])
 def test_suffixes_of_code_are_refused_whatever_the_content(tmp_path: Path, suffix: str) -> None:
     folder = folder_with(tmp_path)
     (folder / f"model{suffix}").write_bytes(b"nothing special")
     with pytest.raises(ArtifactRefused) as caught:
         inspect_folder(folder, "module", {})
     assert caught.value.reason is Reason.UNSAFE_FORMAT
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x2120 + 3, 0x5A4D])
+def test_a_header_whose_length_reads_like_code_is_taken(tmp_path: Path, length: int) -> None:
+    r"""640 is `\x80\x02`, as a pickle starts; 23117 is `MZ`."""
+    header = json.dumps({"w": ENTRY}).encode().ljust(length)
+    folder = folder_with(tmp_path, w__safetensors=safetensors(header))
+    assert [file.name for file in inspect_folder(folder, "module", {}).files] == ["w.safetensors"]
 
 
 ENTRY = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
