@@ -138,7 +138,9 @@ def model_info(message: models_pb2.Model) -> ModelInfo:
 
 
 def _version_info(message: models_pb2.Version) -> VersionInfo:
-    state = models_pb2.VersionState.Name(message.state).removeprefix("VERSION_STATE_")
+    # A newer server may know more states than this client.
+    known = message.state in models_pb2.VersionState.values()
+    state = models_pb2.VersionState.Name(message.state).removeprefix("VERSION_STATE_") if known else ""
     return VersionInfo(
         number=message.version,
         state=VersionState[state] if state in VersionState.__members__ else VersionState.STORED,

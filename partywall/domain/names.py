@@ -19,7 +19,7 @@ def check_name(value: str, field: str) -> str:
     """
     if not _NAME.fullmatch(value):
         raise InvalidInput(
-            f"{field} {value!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', "
+            f"{field} {value[:80]!r} is not a name: use 1 to 63 of a-z, 0-9, '.', '_', '-', "
             "starting and ending with a letter or digit",
             fields={"field": field, "value": value[:80]},
         )
@@ -34,7 +34,7 @@ def check_model_name(value: str, field: str = "model") -> str:
     """
     if not _MODEL.fullmatch(value):
         raise InvalidInput(
-            f"{field} {value!r} is not a model name: use 1 to 128 letters, digits, '.', '_', '-', "
+            f"{field} {value[:160]!r} is not a model name: use 1 to 128 letters, digits, '.', '_', '-', "
             "starting and ending with a letter or digit",
             fields={"field": field, "value": value[:160]},
         )
@@ -49,7 +49,7 @@ def check_file_name(value: str, field: str = "file") -> str:
     """
     if not _FILE.fullmatch(value):
         raise InvalidInput(
-            f"{field} {value!r} is not a plain file name: use letters, digits, '.', '_', '-' and no folders",
+            f"{field} {value[:160]!r} is not a plain file name: use letters, digits, '.', '_', '-' and no folders",
             fields={"field": field, "value": value[:160]},
         )
     return value

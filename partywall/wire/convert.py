@@ -47,13 +47,14 @@ def quota_changes(message: tenants_pb2.Quota) -> dict[str, object]:
     if message.HasField("trust_group"):
         changes["trust_group"] = message.trust_group
     if message.HasField("trust_policy"):
-        if message.trust_policy == tenants_pb2.TRUST_POLICY_UNSPECIFIED:
+        # A number of a newer client is as little a policy as none.
+        policy = {tenants_pb2.TrustPolicy.Value(f"TRUST_POLICY_{p.name}"): p for p in tenants.TrustPolicy}
+        if message.trust_policy not in policy:
             raise InvalidInput(
                 "quota.trust_policy must be exclusive, hardware, process or shared",
                 fields={"field": "quota.trust_policy"},
             )
-        name = tenants_pb2.TrustPolicy.Name(message.trust_policy).removeprefix("TRUST_POLICY_")
-        changes["trust_policy"] = tenants.TrustPolicy[name]
+        changes["trust_policy"] = policy[message.trust_policy]
     return changes
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -14,6 +16,11 @@ from partywall import errors
 
 DOMAIN = "partywall"
 DETAILS_KEY = "grpc-status-details-bin"
+# Status travels as metadata, of which gRPC takes 8 KiB by default: a call with more ends without its reason. Messages
+# name what the caller sent, and that may be anything.
+MOST_MESSAGE_BYTES = 1024
+MOST_FIELD_BYTES = 256
+MOST_FIELDS = 8
 
 STATUS: dict[type[errors.PartywallError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -61,10 +68,11 @@ def status_code(error: errors.PartywallError) -> grpc.StatusCode:
 
 
 def to_status(error: errors.PartywallError) -> grpc.Status:
-    """The error with `google.rpc.ErrorInfo`, and `RetryInfo` where there is a hint."""
+    """The error with `google.rpc.ErrorInfo`, and `RetryInfo` where there is a hint; cut to what metadata may hold."""
     code = status_code(error)
-    proto = status_pb2.Status(code=code.value[0], message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.fields)
+    proto = status_pb2.Status(code=code.value[0], message=_cut(error.message, MOST_MESSAGE_BYTES))
+    fields = {k: _cut(v, MOST_FIELD_BYTES) for k, v in islice(error.fields.items(), MOST_FIELDS)}
+    info = error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=fields)
     _pack(proto, info)
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
@@ -91,6 +99,13 @@ def from_rpc_error(failure: grpc.RpcError) -> errors.PartywallError:
     return errors.error_from_reason(reason, status.message, fields=dict(info.metadata), retry_after_s=retry_after_s)
 
 
+def _cut(text: str, most_bytes: int) -> str:
+    # Characters have at least a byte: most texts need not be encoded to be seen to fit.
+    if len(text) * 4 <= most_bytes or len(raw := text.encode("utf-8", "replace")) <= most_bytes:
+        return text
+    return raw[: most_bytes - 3].decode("utf-8", "ignore") + "..."
+
+
 def _pack(proto: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
@@ -100,5 +115,9 @@ def _pack(proto: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_
 def _details(failure: grpc.RpcError) -> status_pb2.Status | None:
     for key, value in cast("Iterable[tuple[str, str | bytes]]", failure.trailing_metadata() or ()):
         if key == DETAILS_KEY:
-            return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+            try:
+                return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+            except DecodeError:
+                # Not ours: the status itself still says what it can.
+                return None
     return None

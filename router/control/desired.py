@@ -11,6 +11,7 @@ from partywall.v1 import agent_link_pb2 as link
 from partywall.wire import convert
 from router.control.catalog import Catalog
 from router.control.membership import Membership
+from router.control.specs import data_key_of, version_spec
 from router.gateway.link import AgentSession
 
 log = structlog.get_logger(__name__)
@@ -45,34 +46,19 @@ class DesiredState:
         tenant = self._catalog.tenant(placement.tenant_id)
         if entry is None or version is None or tenant is None:
             return None
-        key = b""
-        if version.files:
-            record = self._catalog.data_key(version.key_record_id)
-            try:
-                if record is not None:
-                    key = bytes(self._keys.unwrap(tenant.id, record.artifact_id, record.wrapped))
-            except PartywallError as error:
-                log.exception("data key cannot be unwrapped", placement=placement.id, reason=error.reason.value)
-                return None
+        try:
+            key = data_key_of(self._catalog, self._keys, tenant, version)
+        except PartywallError as error:
+            log.error("data key cannot be unwrapped", placement=placement.id, why=error.message)
+            return None
         replica = self._membership.replicas_by_id[placement.id]
         replica.weight = tenant.quota.weight
-        return link.PlacementSpec(
-            placement_id=placement.id,
-            handle=replica.handle,
-            tenant_id=tenant.id,
-            tenant=tenant.name,
-            model=entry.model.name,
-            version=version.number,
-            manifest=convert.manifest_to_proto(version.manifest),
-            artifact_id=version.artifact_id,
-            files=[convert.sealed_file_to_proto(f) for f in version.files],
-            data_key=key,
-            partition=convert.partition_to_proto(placement.partition),
-            worker_id=placement.worker_id,
-            parked=placement.parked,
-            weight=tenant.quota.weight,
-            replaces_partition=self._replaced(placement),
-        )
+        spec = version_spec(tenant, entry.model.name, version, key)
+        spec.placement_id, spec.handle, spec.worker_id = placement.id, replica.handle, placement.worker_id
+        spec.partition.CopyFrom(convert.partition_to_proto(placement.partition))
+        spec.parked, spec.weight = placement.parked, tenant.quota.weight
+        spec.replaces_partition = self._replaced(placement)
+        return spec
 
     def _replaced(self, placement: Placement) -> str:
         """The partition on the same node that a placement takes over from."""

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeAlias
 from partywall.domain.names import check_name
 from partywall.errors import InvalidInput, PermissionDenied, Reason, Unauthenticated
 from partywall.v1 import agent_link_pb2, agent_link_pb2_grpc
-from router.control.catalog import Catalog
+from router.control.catalog import Catalog, CatalogTransaction
 from router.control.control import Control, in_thread
-from router.control.pki import TRUST_DOMAIN, Authority, csr_key
+from router.control.pki import TRUST_DOMAIN, Authority, csr_key, issued_at
 from router.control.records import JoinToken, MetaEntry
 from router.control.rpc import Context
 
@@ -29,6 +29,7 @@ DEFAULT_TOKEN_LIFE_S = 900
 MAX_TOKEN_LIFE_S = 86_400
 SECRET_BYTES = 32
 SPIFFE_PROPERTY = "peer_spiffe_id"
+CERTIFICATE_PROPERTY = "x509_pem_cert"
 FORGOTTEN = "forgotten/"
 
 
@@ -53,8 +54,15 @@ def peer_identity(context: Context) -> tuple[Role, str]:
     )
 
 
+def peer_issued_at(context: Context) -> datetime | None:
+    """When the peer's certificate was signed; None where it shows none."""
+    shown = context.auth_context().get(CERTIFICATE_PROPERTY, ())
+    return issued_at(shown[0]) if shown else None
+
+
 class AgentIdentity:
-    """The node behind a link call. A forgotten node's certificate no longer counts."""
+    """The node behind a link call. What was signed before a node was forgotten no longer counts, nor does it again when
+    the node joins anew under its old name."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -69,10 +77,7 @@ class AgentIdentity:
         role, node = peer_identity(context)
         if role != "agent":
             raise PermissionDenied("a join bundle only enrols; the agent connects with the certificate it gets there")
-        if self._catalog.meta(FORGOTTEN + node) is not None:
-            raise PermissionDenied(
-                f"node {node!r} was removed from this installation; join it again with `partywall fleet token {node}`"
-            )
+        _require_standing(self._catalog, node, peer_issued_at(context))
         return node
 
 
@@ -101,12 +106,8 @@ class Enrolment:
         now, secret = self._control.clock.now(), secrets.token_bytes(SECRET_BYTES)
         token = JoinToken(self._control.make_id(), node, hashlib.sha256(secret).digest(), now + life)
         joiner = await in_thread(self._authority.joiner, node, now, life)
-        catalog = self._control.catalog
-        async with catalog.transaction() as tx:
+        async with self._control.catalog.transaction() as tx:
             await tx.insert(token)
-            forgotten = catalog.meta(FORGOTTEN + node)
-            if forgotten is not None:
-                await tx.delete(forgotten)
             await self._control.record("node.token_created", "", node=node, token=token.id)
         bundle = {
             "node": node,
@@ -118,8 +119,11 @@ class Enrolment:
         }
         return base64.urlsafe_b64encode(json.dumps(bundle).encode()).decode(), token.expires_at
 
-    async def enrol(self, role: Role, node: str, token: str, csr_pem: bytes) -> bytes:
+    async def enrol(self, role: Role, node: str, token: str, csr_pem: bytes, issued: datetime | None = None) -> bytes:
         """A certificate for `node`, 24 hours; a join token is used up by it, an agent renews without one.
+
+        Args:
+            issued: When the certificate was signed that the caller shows now.
 
         Raises:
             InvalidInput: The signing request is not usable; the token stays.
@@ -128,8 +132,8 @@ class Enrolment:
         key = csr_key(csr_pem)
         if role == "join":
             await self._use(token, node)
-        elif self._control.catalog.meta(FORGOTTEN + node) is not None:
-            raise PermissionDenied(f"node {node!r} was removed; join it again with `partywall fleet token {node}`")
+        else:
+            _require_standing(self._control.catalog, node, issued)
         return await in_thread(self._authority.sign_agent, key, node, self._control.clock.now())
 
     async def _use(self, text: str, node: str) -> None:
@@ -164,13 +168,26 @@ class JoinService(agent_link_pb2_grpc.JoinServicer):
                 "bundle",
                 fields={"field": "node"},
             )
-        certificate = await self._enrolment.enrol(role, node, request.token, request.csr_pem)
+        certificate = await self._enrolment.enrol(role, node, request.token, request.csr_pem, peer_issued_at(context))
         return agent_link_pb2.EnrolResponse(certificate_pem=certificate, ca_pem=self._ca_pem)
 
 
-def forgotten_mark(node: str, now: datetime) -> MetaEntry:
-    """What is stored so that a removed node's certificate counts no longer."""
-    return MetaEntry(FORGOTTEN + node, now.isoformat())
+async def mark_forgotten(tx: CatalogTransaction, catalog: Catalog, node: str, now: datetime) -> None:
+    """Stores when a node was removed, so that what was signed for it before counts no longer."""
+    mark = catalog.meta(FORGOTTEN + node)
+    if mark is None:
+        await tx.insert(MetaEntry(FORGOTTEN + node, now.isoformat()))
+    else:
+        await tx.update(replace(mark, value=now.isoformat()))
+
+
+def _require_standing(catalog: Catalog, node: str, issued: datetime | None) -> None:
+    mark = catalog.meta(FORGOTTEN + node)
+    # Certificates tell whole seconds: one of the very second is refused too.
+    if mark is not None and (issued is None or issued <= datetime.fromisoformat(mark.value)):
+        raise PermissionDenied(
+            f"node {node!r} was removed from this installation; join it again with `partywall fleet token {node}`"
+        )
 
 
 def _decode(tail: str) -> bytes:

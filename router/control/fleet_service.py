@@ -9,7 +9,7 @@ from partywall.errors import NotFound, NotReady, Reason
 from partywall.v1 import fleet_pb2, fleet_pb2_grpc
 from partywall.wire import convert
 from router.control.control import Control
-from router.control.enrol import FORGOTTEN, Enrolment, forgotten_mark
+from router.control.enrol import Enrolment, mark_forgotten
 from router.control.explain import all_decisions
 from router.control.kinds import Stored
 from router.control.partition_views import event_view, outcome_view, use_view
@@ -79,8 +79,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             gone: list[Stored] = [*placements, *tokens, *([known] if known is not None else [])]
             for one in gone:
                 await tx.delete(one)
-            if catalog.meta(FORGOTTEN + node) is None:
-                await tx.insert(forgotten_mark(node, self._control.clock.now()))
+            await mark_forgotten(tx, catalog, node, self._control.clock.now())
             await self._control.record("node.forgotten", "", node=node)
         return fleet_pb2.ForgetNodeResponse()
 

@@ -168,6 +168,11 @@ def time_left(certificate_pem: bytes, now: datetime) -> timedelta:
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc - now
 
 
+def issued_at(certificate_pem: bytes) -> datetime:
+    """When a certificate of ours was signed, in whole seconds."""
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_before_utc + BACKDATE
+
+
 def _bad_csr(problem: str) -> InvalidInput:
     return InvalidInput(
         f"csr_pem is not a usable signing request ({problem}); send a PEM request signed by an ECDSA P-256 key",

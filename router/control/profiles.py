@@ -21,6 +21,7 @@ from router.control.control import Control, in_thread, require_model
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Target, Targets
 from router.control.removal import require_version
+from router.control.specs import data_key_of, version_spec
 from router.gateway.link import AgentSession
 
 log = structlog.get_logger(__name__)
@@ -188,24 +189,14 @@ class ProfileJobs:
     async def _message(
         self, tenant: Tenant, entry: ModelEntry, version: Version, target: Target, settings: pb.ProfileSettings
     ) -> link.ProfileJob:
-        key = b""
-        record = self._control.catalog.data_key(version.key_record_id)
-        if version.files and record is not None:
-            key = bytes(await in_thread(self._control.keys.unwrap, tenant.id, record.artifact_id, record.wrapped))
+        control = self._control
+        key = await in_thread(data_key_of, control.catalog, control.keys, tenant, version)
+        spec = version_spec(tenant, entry.model.name, version, key)
+        spec.partition.CopyFrom(convert.partition_to_proto(target.partition))
         records = self._book.records(entry.model.id, version.number)
         return link.ProfileJob(
             id=secrets.token_hex(6),
-            spec=link.PlacementSpec(
-                tenant_id=tenant.id,
-                tenant=tenant.name,
-                model=entry.model.name,
-                version=version.number,
-                manifest=convert.manifest_to_proto(version.manifest),
-                artifact_id=version.artifact_id,
-                files=[convert.sealed_file_to_proto(f) for f in version.files],
-                data_key=key,
-                partition=convert.partition_to_proto(target.partition),
-            ),
+            spec=spec,
             settings=settings,
             known=self._book.probe_runs(device_type(target.device), quick=settings.quick),
             earlier=next((r for r in records if not r.HasField("profile") and r.node == target.session.node), None),

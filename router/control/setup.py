@@ -28,6 +28,7 @@ LOCAL_NODE = "local"
 # stood still for a while start again without a hand.
 LOCAL_AGENT_LIFE = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
+MIN_ADMIN_KEY_CHARACTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +106,21 @@ def read_admin_digest(data: DataDir) -> bytes:
     """What the admin port compares credentials with.
 
     Raises:
-        NotReady: There is no admin key.
+        NotReady: There is no admin key, or the file holds something else: an empty one would let everybody in.
     """
     try:
-        return admin_digest(data.admin_key.read_text(encoding="ascii"))
+        key = data.admin_key.read_text(encoding="ascii").strip()
     except FileNotFoundError as failure:
         raise NotReady(
             f"{data.admin_key} is missing: `partywall init --data-dir {data.root}` makes a data directory"
         ) from failure
+    except (OSError, UnicodeDecodeError) as failure:
+        raise NotReady(f"{data.admin_key} cannot be read ({failure}); restore it from its backup") from failure
+    if not key.startswith(ADMIN_KEY_PREFIX) or len(key) < MIN_ADMIN_KEY_CHARACTERS:
+        raise NotReady(
+            f"{data.admin_key} does not hold an admin key ({ADMIN_KEY_PREFIX}...); restore it from its backup"
+        )
+    return admin_digest(key)
 
 
 def load_authority(data: DataDir) -> Authority:
@@ -197,6 +205,8 @@ def _load(certificate: Path, key: Path) -> Identity:
         return Identity(certificate.read_bytes(), key.read_bytes())
     except FileNotFoundError as failure:
         raise NotReady(f"{failure.filename} is missing; restore it, or make a new data directory") from failure
+    except OSError as failure:
+        raise NotReady(f"{failure.filename} cannot be read ({failure.strerror}); mend its permissions") from failure
 
 
 def _save(identity: Identity, certificate: Path, key: Path) -> None:

@@ -35,6 +35,25 @@ def test_round_trip(reason: errors.Reason) -> None:
     assert (back.reason, back.message, back.fields, back.retry_after_s) == (reason, "what to do", {"field": "x"}, 0.25)
 
 
+def test_a_status_fits_into_metadata_whatever_the_caller_sent() -> None:
+    error = errors.InvalidInput("ä" * 5000, fields={f"field{n}": "x" * 5000 for n in range(50)})
+    status = to_status(error)
+    text, details = status.details or "", dict(status.trailing_metadata)["grpc-status-details-bin"]
+    # gRPC writes each byte that is not ASCII as three characters.
+    assert 3 * len(text.encode()) + len(details) < 8 << 10
+    back = from_rpc_error(Failure(status.code, text, tuple(status.trailing_metadata)))
+    assert isinstance(back, errors.InvalidInput)
+    assert back.message == "ä" * 510 + "..."
+    assert back.fields["field0"] == "x" * 253 + "..."
+
+
+def test_details_that_are_not_ours_are_passed_over() -> None:
+    failure = Failure(grpc.StatusCode.NOT_FOUND, "gone", (("grpc-status-details-bin", b"\xff\xff"),))
+    back = from_rpc_error(failure)
+    assert isinstance(back, errors.NotFound)
+    assert back.message == "gone"
+
+
 @pytest.mark.parametrize("reason", list(errors.Reason))
 def test_round_trip_over_the_link(reason: errors.Reason) -> None:
     sent = errors.error_from_reason(reason.value, "what to do", fields={"a": "b"}, retry_after_s=0.25)

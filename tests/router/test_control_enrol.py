@@ -218,10 +218,12 @@ async def forget(ports: Ports, node: str) -> None:
 
 
 async def test_a_forgotten_node_needs_a_new_token(world: World, ports: Ports) -> None:
-    agent = world.authority.agent("n1", now())
+    agent = world.authority.agent("n1", now() - timedelta(hours=1))
     async with world.catalog.transaction() as tx:
         await tx.insert(Node("n1"))
     await forget(ports, "n1")
+    # Certificates tell whole seconds.
+    world.clock.advance(1)
     assert world.catalog.nodes() == []
     async with link_port(world, AgentIdentity(world.catalog)) as port:
         assert isinstance(await refused(who(port, world, agent)), PermissionDenied)
@@ -230,8 +232,14 @@ async def test_a_forgotten_node_needs_a_new_token(world: World, ports: Ports) ->
         answer = await ports.fleet.CreateJoinToken(request, metadata=ADMIN)
         assert answer.expires_at.ToDatetime(UTC) == world.clock.now() + timedelta(seconds=30)
         bundle = json.loads(base64.urlsafe_b64decode(answer.bundle))
+        assert isinstance(await refused(who(port, world, agent)), PermissionDenied)
         _, fresh = await enrol(port, world, bootstrap(bundle), token=bundle["token"])
         assert await who(port, world, fresh) == repr("n1")
+        # Whoever kept the old certificate is not let in by the new one.
+        assert isinstance(await refused(who(port, world, agent)), PermissionDenied)
+        assert isinstance(await refused(enrol(port, world, agent)), PermissionDenied)
+        await forget(ports, "n1")
+        assert isinstance(await refused(who(port, world, fresh)), PermissionDenied)
 
 
 async def test_forgetting_refuses_strangers_and_connected_nodes(world: World) -> None:

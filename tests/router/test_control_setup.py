@@ -116,6 +116,13 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         load_authority(DataDir(tmp_path))
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"pwadmin_short", b"pw_abcdefgh_" + b"x" * 43, b"\xff" * 60])
+def test_a_damaged_admin_key_opens_nothing(data: DataDir, content: bytes) -> None:
+    data.admin_key.write_bytes(content)
+    with pytest.raises(NotReady, match=r"admin\.key.*restore"):
+        read_admin_digest(data)
+
+
 def test_the_routers_certificate_is_renewed_with_its_hosts(data: DataDir, clock: VirtualClock) -> None:
     first = router_identity(data, clock)
     assert router_identity(data, clock) == first

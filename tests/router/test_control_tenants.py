@@ -78,6 +78,7 @@ async def test_bad_names_are_refused(ports: Ports, name: str) -> None:
         ({"model_bytes": (1 << 64) - 1}, "quota.model_bytes"),
         ({"trust_group": "No Good"}, "quota.trust_group"),
         ({"trust_policy": 0}, "quota.trust_policy"),
+        ({"trust_policy": 99}, "quota.trust_policy"),
     ],
 )
 async def test_bad_quotas_are_refused(ports: Ports, quota: dict[str, Any], field: str) -> None:
