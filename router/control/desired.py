@@ -49,7 +49,7 @@ class DesiredState:
         try:
             key = data_key_of(self._catalog, self._keys, tenant, version)
         except PartywallError as error:
-            log.error("data key cannot be unwrapped", placement=placement.id, why=error.message)
+            log.warning("data key cannot be unwrapped", placement=placement.id, why=error.message)
             return None
         replica = self._membership.replicas_by_id[placement.id]
         replica.weight = tenant.quota.weight
