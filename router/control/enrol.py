@@ -56,8 +56,8 @@ def peer_identity(context: Context) -> tuple[Role, str]:
 
 def peer_issued_at(context: Context) -> datetime | None:
     """When the peer's certificate was signed; None where it shows none."""
-    shown = context.auth_context().get(CERTIFICATE_PROPERTY, ())
-    return issued_at(shown[0]) if shown else None
+    shown = next(iter(context.auth_context().get(CERTIFICATE_PROPERTY, ())), None)
+    return issued_at(shown) if shown is not None else None
 
 
 class AgentIdentity:
