@@ -20,6 +20,7 @@ from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.kinds import Kind
 from router.control.membership import Membership
+from router.control.neighbourhood import Neighbourhood
 from router.control.pki import Authority, Identity
 from router.control.planning import LivePlanner
 from router.control.profile_book import ProfileBook
@@ -113,23 +114,31 @@ async def build(settings: RouterSettings) -> Parts:
     blobs = LocalBlobStore(data.root)
     control = Control(catalog, keys, blobs, AuditLog(data.audit, clock) if rank.leads else NoAudit(), clock)
     membership = Membership(clock, Names(catalog), settings.dead_after_s, shared=not rank.alone)
-    operator = Operator(overcommit=settings.overcommit)
+    operator = Operator(overcommit=settings.overcommit, placing=settings.placing)
     profile_book = ProfileBook(control)
     profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
     registry = CollectorRegistry()
     events = EventLog(catalog, clock, registry)
+    corrections = Corrections(
+        membership.replica_runtimes, membership.devices, profile_book, device_type, measuring=profiles.measuring
+    )
     reconciler = None
     if rank.leads:
-        swap_bytes = settings.swap_bytes
-        reconciler = Reconciler(catalog, membership, keys, clock, operator, events=events, swap_bytes=swap_bytes)
+        reconciler = Reconciler(
+            catalog,
+            membership,
+            keys,
+            clock,
+            operator,
+            events=events,
+            swap_bytes=settings.swap_bytes,
+            knowledge=Neighbourhood(profile_book, corrections, clock),
+        )
     keeper: Keeper = reconciler or Follower(catalog, membership)
     if rank.leads:
         membership.epoch = await _next_epoch(catalog)
         membership.generation = max((p.generation for p in catalog.placements()), default=0)
         await profile_book.open()
-    corrections = Corrections(
-        membership.replica_runtimes, membership.devices, profile_book, device_type, measuring=profiles.measuring
-    )
     routes = Routes(catalog, membership)
     statistics = Statistics(registry) if settings.metrics else NoStatistics(registry)
     routing = RoutingLimits(-(-settings.max_queued_per_replica // rank.count), settings.admission)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from router.policy.wants import Placing
+
 MIB = 1 << 20
 SHARED_CONNECTION_AGE_S = 300.0
 
@@ -64,6 +66,8 @@ class RouterSettings:
     """Gather the link's messages under load; off: each is a frame of its own."""
     overcommit: bool = True
     """Time-share cores between partitions when none is free; off: such a model waits (NO_PLACE)."""
+    placing: Placing = Placing.BEST_EFFORT
+    """What becomes of a model for which no place keeps everybody's objective: least harm, or it waits."""
     planner: bool = True
     """Give models more replicas when they need them, and take them away again."""
     max_replicas: int = 4

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
 
 from partywall.domain.placements import Decision
@@ -13,6 +14,7 @@ from partywall.v1 import models_pb2
 from partywall.wire import convert
 from router.control.catalog import Catalog
 from router.gateway.journal import Journal, Trace
+from router.policy.choosing import model_ids, with_names
 
 DEFAULT_LIMIT = 50
 MOST = 1000
@@ -108,8 +110,13 @@ def bounded(limit: int) -> int:
     return min(limit, MOST) if limit else DEFAULT_LIMIT
 
 
-def decision_view(decision: Decision, subject: str, tenant: str = "") -> models_pb2.Decision:
-    """A decision as the wire has it, about the model of that name."""
+def decision_view(
+    decision: Decision, subject: str, tenant: str = "", named: Mapping[str, str] = MappingProxyType({})
+) -> models_pb2.Decision:
+    """A decision as the wire has it, about the model of that name.
+
+    `named` gives names of models by id as the reader may know them; the others stay nameless.
+    """
     return models_pb2.Decision(
         id=decision.id,
         kind=decision.kind,
@@ -119,7 +126,7 @@ def decision_view(decision: Decision, subject: str, tenant: str = "") -> models_
             models_pb2.Alternative(
                 choice=other.choice,
                 chosen=other.chosen,
-                reason=other.reason,
+                reason=with_names(other.reason, named),
                 predicted_finish_ms=other.predicted_finish_ms,
             )
             for other in decision.alternatives
@@ -136,7 +143,9 @@ def decisions_of(
     """Decisions about a tenant's models, newest first."""
     names = {e.model.id: e.model.name for e in catalog.models(tenant.id) if model in ("", e.model.name)}
     chosen = (d for d in catalog.decisions() if d.subject in names and kind in ("", d.kind))
-    return [decision_view(d, names[d.subject]) for d in _first(chosen, bounded(limit))]
+    return [
+        decision_view(d, names[d.subject], named=own_names(catalog, tenant.id)) for d in _first(chosen, bounded(limit))
+    ]
 
 
 def decision_of(catalog: Catalog, tenant: Tenant, decision_id: str) -> models_pb2.Decision:
@@ -148,7 +157,7 @@ def decision_of(catalog: Catalog, tenant: Tenant, decision_id: str) -> models_pb
     names = {e.model.id: e.model.name for e in catalog.models(tenant.id)}
     for one in catalog.decisions():
         if one.id == decision_id and one.subject in names:
-            return decision_view(one, names[one.subject])
+            return decision_view(one, names[one.subject], named=names)
     raise decision_not_found(decision_id)
 
 
@@ -163,10 +172,27 @@ def all_decisions(catalog: Catalog, decision_id: str = "", kind: str = "", limit
     for one in _first(chosen, bounded(limit)):
         entry = catalog.model_by_id(one.subject)
         tenant = catalog.tenant(entry.model.tenant_id) if entry is not None else None
-        out.append(decision_view(one, entry.model.name if entry else one.subject, tenant.name if tenant else ""))
+        owner = tenant.name if tenant else ""
+        out.append(decision_view(one, entry.model.name if entry else one.subject, owner, _everybodys(catalog, one)))
     if decision_id and not out:
         raise decision_not_found(decision_id)
     return out
+
+
+def own_names(catalog: Catalog, tenant_id: str) -> dict[str, str]:
+    """Names of a tenant's models by id."""
+    return {e.model.id: e.model.name for e in catalog.models(tenant_id)}
+
+
+def _everybodys(catalog: Catalog, decision: Decision) -> dict[str, str]:
+    """`tenant/model` of every model that a decision's alternatives name, for the operator."""
+    found = {}
+    for model_id in {m for other in decision.alternatives for m in model_ids(other.reason)}:
+        entry = catalog.model_by_id(model_id)
+        tenant = catalog.tenant(entry.model.tenant_id) if entry is not None else None
+        if entry is not None and tenant is not None:
+            found[model_id] = f"{tenant.name}/{entry.model.name}"
+    return found
 
 
 def decision_not_found(decision_id: str) -> NotFound:

@@ -62,6 +62,11 @@ class ProfileBook:
         """The finished profile of a version on a type of device."""
         return self._profiles.get((model_id, version, device_key(device_type)))
 
+    @property
+    def any_probed(self) -> bool:
+        """Whether a finished profile with both curves is there."""
+        return any(profile.probed for profile in self._profiles.values())
+
     def probe_runs(self, device_type: str, *, quick: bool) -> Sequence[pb.MeasuredRun]:
         """Runs of probes beside themselves on a type of device, whoever's profile they were made for: newest last.
 

@@ -24,7 +24,7 @@ from router.control.passes.parking import park
 from router.control.passes.placing import place_missing
 from router.control.passes.replicas import match_replicas
 from router.control.passes.retire import MOVE_AFTER_S, retire
-from router.control.scene import Scene
+from router.control.scene import Knowledge, Scene
 from router.policy.placement import Operator
 from router.policy.shifting import Pace
 
@@ -50,8 +50,9 @@ class Reconciler:
         pace: Pace | None = None,
         events: EventLog | None = None,
         swap_bytes: int = 0,
+        knowledge: Knowledge | None = None,
     ) -> None:
-        self.scene = Scene(catalog, membership, clock, operator)
+        self.scene = Scene(catalog, membership, clock, operator, knowledge)
         self.manoeuvres = Manoeuvres(self.scene, pace)
         self.events = events or EventLog(catalog, clock)
         self._period_s = period_s

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Protocol
 
 from isolation.trust import Resident
 from partywall.clock import Clock
@@ -14,20 +15,46 @@ from partywall.domain.placements import Alternative, Decision, Placement
 from partywall.domain.tenants import Tenant
 from router.control.catalog import Catalog, ModelEntry
 from router.control.membership import Membership
-from router.policy.placement import NodeView, Operator, Standing, Want
+from router.policy.placement import Chosen, NodeView, NoPlace, Operator, Standing, Want, place
+from router.policy.sharing_words import Bounds, Work
 
 RUNTIME_BYTES = 256 << 20
 """Host or device memory of a worker beside the weights, until it has been measured."""
 
 
+class Knowledge(Bounds, Protocol):
+    """What is known of neighbours; `router.control.neighbourhood.Neighbourhood` is the real side."""
+
+    def work(self, placement_id: str, objective_ms: int) -> Work:
+        """What a replica asks of its device, by its traffic; an empty id: nothing is known of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What passes read. Writes go through `catalog.transaction()`."""
+    """What passes read. Writes go through `catalog.transaction()`. Without `knowledge` neighbours cost nothing."""
 
     catalog: Catalog
     membership: Membership
     clock: Clock
     operator: Operator
+    knowledge: Knowledge | None = None
+
+    def place(self, want: Want, leaving: Collection[str] = ()) -> Chosen | NoPlace:
+        """Where a replica would go now."""
+        nodes, standings = self.nodes(), self.standings()
+        return place(want, nodes, standings, self.operator, new_id, leaving=leaving, bounds=self.knowledge)
+
+    def want(self, tenant: Tenant, entry: ModelEntry, version: Version, like: Placement | None = None) -> Want:
+        """What a replica of a version needs; its traffic is that of the replica `like`."""
+        return replace(want_of(tenant, entry, version), work=self.work(like.id if like else "", version))
+
+    def work(self, placement_id: str, version: Version | None) -> Work:
+        """What a placement asks of its device."""
+        objective_ms = version.manifest.slo_ms if version is not None else 0
+        if self.knowledge is None:
+            return Work(objective_s=objective_ms / 1e3)
+        return self.knowledge.work(placement_id, objective_ms)
 
     def version(self, placement: Placement) -> Version | None:
         entry = self.catalog.model_by_id(placement.model_id)
@@ -49,7 +76,8 @@ class Scene:
         backlog_s = 0.0
         if runtime is not None:
             backlog_s = runtime.shared_backlog_s + runtime.service.mean_s(max(1, runtime.outstanding_rows))
-        return Standing(placement, resident(tenant), backlog_s)
+        work = self.work(placement.id, self.version(placement))
+        return Standing(placement, resident(tenant), backlog_s, work)
 
     def decision(
         self,

@@ -13,7 +13,7 @@ from partywall.domain.tenants import ApiKey, Tenant
 from partywall.v1 import fleet_pb2, models_pb2, tenants_pb2
 from partywall.wire import convert
 from router.control.catalog import Catalog, ModelEntry
-from router.control.explain import decision_view
+from router.control.explain import decision_view, own_names
 from router.control.uploads import model_bytes_used
 
 GONE = "(deleted)"
@@ -167,7 +167,7 @@ def explanation(
     decisions = [*standing, *catalog.decisions(entry.model.id)]
     return models_pb2.ExplainModelResponse(
         model=ModelViews(fleet).model(entry, tenant),
-        decisions=[decision_view(one, entry.model.name) for one in decisions],
+        decisions=[decision_view(one, entry.model.name, named=own_names(catalog, tenant.id)) for one in decisions],
     )
 
 

@@ -27,8 +27,8 @@ from router.gateway.correction_state import CorrectionPolicy, Standing, State
 from router.gateway.profiled_bounds import Profiles
 from router.gateway.replicas import Replica
 from router.gateway.service_window import Taken, together
-from router.gateway.slowdown import SlowdownNow
-from router.gateway.solo import share_of, solo_ratio, solos_s, version_name
+from router.gateway.slowdown import Activity, SlowdownNow
+from router.gateway.solo import rows_factor, share_of, solo_ratio, solos_s, version_name
 
 _MOST_PERIODS = 5.0
 """A look that comes later than this was held up; what it brings is taken as of so many periods."""
@@ -65,6 +65,11 @@ class Corrections:
         """As of the last look; None where no profile tells anything."""
         state = self._states.get(placement_id)
         return state.now if state is not None else None
+
+    def activity(self, placement_id: str) -> Activity:
+        """As of the last look; one that was never looked at may be always busy."""
+        state = self._states.get(placement_id)
+        return state.activity if state is not None else Activity()
 
     def all_now(self) -> list[SlowdownNow]:
         """Of every replica with a profile."""
@@ -150,11 +155,9 @@ class Corrections:
     def _look(self, replica: Replica, device: Device, taken: Taken, period_s: float) -> Standing:
         policy, placement = self.policy, replica.placement
         state = self._states.setdefault(placement.id, State())
-        seconds = sum(s for _, s in taken.values())
-        state.busy = min(seconds / period_s, 1.0)
-        state.lately = max(state.busy, state.lately + policy.smoothing * (state.busy - state.lately))
         share = share_of(placement, device)
         profile = self._profile_of(replica, device)
+        state.see(taken, period_s, policy, rows_factor(taken, profile, share))
         if profile is not None and not replica.service.known:
             replica.service.seed(solos_s(profile, share))
         ratio = None if self.measuring(placement.node) else solo_ratio(taken, profile, share, policy.least_batches)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from partywall.domain.profiles import Profile, Resident
 from router.gateway.replicas import Replica
-from router.gateway.slowdown import SlowdownNow
+from router.gateway.service_window import Taken
+from router.gateway.slowdown import Activity, SlowdownNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class CorrectionPolicy:
     workload_half_life_s: float = 600.0
     least_batches: float = 3.0
     most: float = 4.0
+    peak_half_life_s: float = 120.0
+    """How fast a replica's busiest time is forgotten, for those who would stand beside it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,25 @@ class State:
     workload_sum: float = 0.0
     observed: float = 0.0
     now: SlowdownNow | None = None
+    peak: float = 1.0
+    peak_batches_per_s: float = 0.0
+    rows_factor: float = 1.0
+
+    def see(self, taken: Taken, period_s: float, policy: CorrectionPolicy, rows_factor: float | None) -> None:
+        """What a period brought: how busy it was, and how large its batches (`solo.rows_factor`)."""
+        self.busy = min(sum(seconds for _, seconds in taken.values()) / period_s, 1.0)
+        self.lately = max(self.busy, self.lately + policy.smoothing * (self.busy - self.lately))
+        keep = 0.5 ** (period_s / policy.peak_half_life_s)
+        self.peak = max(self.busy, self.peak * keep)
+        batches_per_s = sum(count for count, _ in taken.values()) / period_s
+        self.peak_batches_per_s = max(batches_per_s, self.peak_batches_per_s * keep)
+        if rows_factor is not None:
+            self.rows_factor += policy.smoothing * (rows_factor - self.rows_factor)
+
+    @property
+    def activity(self) -> Activity:
+        """For those who would stand beside it."""
+        return Activity(self.peak, self.peak_batches_per_s, self.rows_factor * math.exp(self.workload))
 
     @property
     def workload(self) -> float:

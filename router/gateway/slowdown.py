@@ -24,3 +24,18 @@ class SlowdownNow:
     observed: float
     basis: Basis
     wants_profile: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """How one replica works, as live traffic shows it.
+
+    Attributes:
+        busy: Upper bound on the part of the time that it works: 1.0 at first, then the peak, forgotten slowly.
+        batches_per_s: Likewise, 0.0 at first.
+        ratio: Service time of its batches alone / one row's solo time by the profile.
+    """
+
+    busy: float = 1.0
+    batches_per_s: float = 0.0
+    ratio: float = 1.0

@@ -32,6 +32,16 @@ def solo_ratio(
     return sum(seconds for _, seconds in taken.values()) / alone_s
 
 
+def rows_factor(taken: Mapping[int, tuple[float, float]], profile: Profile | None, share: int) -> float | None:
+    """Mean solo time of the batches that ran / solo time of one row; None where none ran or it was not measured."""
+    one_ms = profile.solo_of(1, share) if profile is not None else None
+    batches = sum(count for count, _ in taken.values())
+    if profile is None or one_ms is None or not batches:
+        return None
+    total_ms = sum(count * (profile.solo_of(rows, share) or one_ms) for rows, (count, _) in taken.items())
+    return total_ms / batches / one_ms
+
+
 def solos_s(profile: Profile, share: int) -> dict[int, float]:
     """Seconds of a batch alone by rows, for every size that was measured near this share."""
     sizes = {rows for rows, _ in profile.solo_at_ms} or {profile.batch}

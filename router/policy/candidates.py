@@ -193,7 +193,7 @@ def judge(
     for other in standing:
         walls.setdefault(wall_between(probe, other.placement), []).append(other.resident)
     cleared = clear_all(want.resident, walls, operator.floor)
-    where = f"{candidate.node}/{candidate.partition.kind.value}/{candidate.partition.id}"
+    where = place_name(candidate)
     if isinstance(cleared, Refusal):
         # The tenant reads this: the neighbour stays nameless.
         needed = cleared.needed.name.lower().replace("_", " ")
@@ -220,9 +220,13 @@ def _predicted_finish_s(want: Want, candidate: Candidate, here: Sequence[Standin
     return backlog_s + service_s * (1.0 + crowd)
 
 
+def place_name(candidate: Candidate) -> str:
+    """How alternatives name a place."""
+    return f"{candidate.node}/{candidate.partition.kind.value}/{candidate.partition.id}"
+
+
 def as_alternative(candidate: Candidate, chosen: Chosen) -> Alternative:
-    where = f"{candidate.node}/{candidate.partition.kind.value}/{candidate.partition.id}"
-    return Alternative(where, False, candidate.note, chosen.predicted_finish_s * 1e3)
+    return Alternative(place_name(candidate), False, candidate.note, chosen.predicted_finish_s * 1e3)
 
 
 def _spell(cores: Iterable[int]) -> str:

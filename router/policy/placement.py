@@ -1,7 +1,8 @@
-"""Where a replica goes: fits the memory, is cleared by the trust rule, has the least predicted finish time. Pure.
+"""Where a replica goes: fits the memory, is cleared by the trust rule, and keeps everybody's objective. Pure.
 
 A tenant keeps to one partition of a device unless a version asks for a share of its own: its neighbours' cores are not
-eaten up by its second model. Every candidate that was looked at is in the answer, with the reason for or against it.
+eaten up by its second model. `choosing` ranks what is left. Every candidate that was looked at is in the answer, with
+the reason for or against it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
 from partywall.domain.placements import Alternative, Placement
 from partywall.domain.tenants import TrustPolicy
-from router.policy.candidates import as_alternative, candidates, core_count, judge
+from router.policy.candidates import candidates, core_count, judge
+from router.policy.choosing import Option, choose
+from router.policy.sharing_words import Bounds
 from router.policy.wants import Chosen, NodeView, NoPlace, Operator, Standing, Want
 
 __all__ = ["Chosen", "NoPlace", "NodeView", "Operator", "Standing", "Want", "core_count", "place", "to_move"]
@@ -25,6 +28,7 @@ def place(
     new_id: Callable[[str], str],
     *,
     leaving: Collection[str] = (),
+    bounds: Bounds | None = None,
 ) -> Chosen | NoPlace:
     """Decides for one replica.
 
@@ -36,6 +40,7 @@ def place(
         new_id: `new_id(prefix)` names new partitions and workers.
         leaving: Ids of placements whose work this one takes over: they need their memory until it serves, and are
             otherwise as good as gone.
+        bounds: What neighbours cost each other; None: nobody knows.
     """
     staying = [s for s in standing if s.placement.id not in leaving]
     devices = [(node, device) for node in nodes for device in node.devices]
@@ -52,7 +57,7 @@ def place(
     if over:
         return NoPlace(over, False, ())
     looked_at: list[Alternative] = []
-    best: Chosen | None = None
+    open_to_it: list[Option] = []
     for node, device in devices:
         if device.fenced:
             looked_at.append(Alternative(f"{node.name}/{device.id}", False, f"fenced: {device.fenced}"))
@@ -72,15 +77,10 @@ def place(
             if isinstance(verdict, Alternative):
                 looked_at.append(verdict)
             else:
-                looked_at.append(as_alternative(candidate, verdict))
-                if best is None or verdict.predicted_finish_s < best.predicted_finish_s:
-                    best = verdict
-    if best is None:
+                open_to_it.append(Option(candidate, verdict, tuple(here)))
+    if not open_to_it:
         return NoPlace(_summary(want, looked_at), False, tuple(looked_at))
-    marked = tuple(_mark(a, best) for a in looked_at)
-    return Chosen(
-        best.node, best.partition, best.worker_id, best.clearance, best.predicted_finish_s, best.reason, marked
-    )
+    return choose(want, open_to_it, looked_at, operator, bounds)
 
 
 def to_move(standing: Sequence[Standing], floor: TrustPolicy) -> list[Placement]:
@@ -115,13 +115,6 @@ def _over_quota(want: Want, standing: Sequence[Standing]) -> str:
         f"needs {mib(want.memory_bytes)} beside {mib(used)} in use, and the quota is "
         f"{mib(want.memory_quota_bytes)} of device memory; release a model or ask for more (quota set --device-memory)"
     )
-
-
-def _mark(alternative: Alternative, best: Chosen) -> Alternative:
-    where = f"{best.node}/{best.partition.kind.value}/{best.partition.id}"
-    if alternative.choice != where:
-        return alternative
-    return Alternative(where, True, alternative.reason, alternative.predicted_finish_ms)
 
 
 def _summary(want: Want, looked_at: Sequence[Alternative]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 
 from isolation.trust import Clearance, Resident
 from partywall.domain.fleet import Device, Partition
 from partywall.domain.placements import Alternative, Placement
 from partywall.domain.tenants import TrustPolicy
+from router.policy.sharing_words import SharingLimits, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Want:
     memory_quota_bytes: int | None = None
     apart: bool = False
     """One more replica of a version that serves: on compute units that nobody has, leaving some for the next tenant."""
+    work: Work = field(default_factory=Work)
+    """What it asks of its device, for the interference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Standing:
     placement: Placement
     resident: Resident
     backlog_s: float = 0.0
+    work: Work = field(default_factory=Work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +70,21 @@ class NoPlace:
     alternatives: tuple[Alternative, ...]
 
 
+class Placing(enum.StrEnum):
+    """What to do with a model for which no place keeps everybody's objective."""
+
+    BEST_EFFORT = "best-effort"
+    """It goes where it is predicted to harm least."""
+    STRICT = "strict"
+    """It waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The operator's say: the weakest trust policy allowed, and whether cores may be time-shared."""
+    """The operator's say: the weakest trust policy allowed, whether cores may be time-shared, and what neighbours may
+    cost each other."""
 
     floor: TrustPolicy = TrustPolicy.SHARED
     overcommit: bool = True
+    placing: Placing = Placing.BEST_EFFORT
+    sharing: SharingLimits = field(default_factory=SharingLimits)

@@ -19,6 +19,7 @@ from router.control.membership import Membership
 from router.control.memory import MemoryStore
 from router.control.reconcile import Reconciler
 from router.control.records import DataKeyRecord
+from router.control.scene import Knowledge
 from router.gateway.link import AgentSession
 from router.gateway.replicas import Route, build_routes
 from router.policy.placement import Operator
@@ -76,6 +77,7 @@ class FleetWorld:
     """One installation. `passes` runs the reconcile loop, moving the clock between passes."""
 
     swap_bytes = 0
+    knowledge: Knowledge | None = None
 
     def __init__(self, operator: Operator | None = None) -> None:
         self.store = MemoryStore()
@@ -96,6 +98,7 @@ class FleetWorld:
             self.clock,
             self.operator,
             swap_bytes=self.swap_bytes,
+            knowledge=self.knowledge,
         )
         for agent in list(self.agents.values()):
             self.join(agent.node, *agent.devices, fail_new=agent.fail_new)
@@ -115,7 +118,7 @@ class FleetWorld:
     def leave(self, node: str) -> None:
         self.membership.detach(self.agents.pop(node).session)
 
-    async def model(self, tenant: str, name: str, share: int = 0, **quota: Any) -> Version:
+    async def model(self, tenant: str, name: str, share: int = 0, *, slo_ms: int = 50, **quota: Any) -> Version:
         """A resident version of a model; makes the tenant where it is new."""
         now = self.clock.now()
         async with self.catalog.transaction() as tx:
@@ -123,7 +126,7 @@ class FleetWorld:
                 await tx.insert(Tenant(tenant, tenant, now, quota=Quota(**quota)))
             await tx.insert(DataKeyRecord(f"key-{name}", tenant, f"art-{name}", b"", now))
             await tx.insert(Model(name, tenant, name, live=1))
-            manifest = Manifest("identity", {}, slo_ms=50, share_percent=share, memory_bytes=GIB)
+            manifest = Manifest("identity", {}, slo_ms=slo_ms, share_percent=share, memory_bytes=GIB)
             made = Version(
                 name, 1, f"art-{name}", manifest, (), f"key-{name}", now, VersionState.PENDING, resident=True
             )

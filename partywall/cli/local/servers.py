@@ -61,6 +61,14 @@ ConnectionAge = Annotated[
         "--connection-age-s", min=0, help="Callers reconnect after so long; 0: never. Default: 300 if shared."
     ),
 ]
+PlacementRule = Annotated[
+    str,
+    typer.Option(
+        "--placement",
+        metavar="best-effort|strict",
+        help="Where no place keeps everybody's objective: the least harm, or the model waits.",
+    ),
+]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 WatchdogS = Annotated[
     float,
@@ -115,6 +123,7 @@ def router(
     no_retries: NoRetries = False,
     no_hedging: NoHedging = False,
     no_planner: NoPlanner = False,
+    placement: PlacementRule = "best-effort",
     max_replicas: MaxReplicas = 4,
     merge_after_s: MergeAfterS = 120.0,
     swap_bytes: SwapBytes = "0",
@@ -129,6 +138,7 @@ def router(
     """Run a router until SIGTERM."""
     data_dir = existing_data_dir(session)
     with extra("router"):
+        from router.policy.wants import Placing
         from router.settings import RouterSettings
 
         if processes > 1:
@@ -149,6 +159,7 @@ def router(
         throttle=not no_throttle,
         retries=not no_retries,
         hedging=not no_hedging,
+        placing=Placing(check_placing(placement)),
         planner=not no_planner,
         max_replicas=max_replicas,
         merge_after_s=merge_after_s,
@@ -249,6 +260,13 @@ def check_queue(text: str) -> str:
     """`edf` or `fifo`."""
     if text not in ("edf", "fifo"):
         raise typer.BadParameter(f"--queue {text!r} is not edf or fifo")
+    return text
+
+
+def check_placing(text: str) -> str:
+    """`best-effort` or `strict`."""
+    if text not in ("best-effort", "strict"):
+        raise typer.BadParameter(f"--placement {text!r} is not best-effort or strict")
     return text
 
 

@@ -110,6 +110,7 @@ def up(
     no_retries: servers.NoRetries = False,
     no_hedging: servers.NoHedging = False,
     no_planner: servers.NoPlanner = False,
+    placement: servers.PlacementRule = "best-effort",
     max_replicas: servers.MaxReplicas = 4,
     merge_after_s: servers.MergeAfterS = 120.0,
     swap_bytes: servers.SwapBytes = "0",
@@ -155,6 +156,7 @@ def up(
             *aged,
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
+            *("--placement", servers.check_placing(placement)),
             *("--swap-bytes", str(parse_size(swap_bytes)), "--idle-s", str(idle_s)),
         ),
         agent_options=(

@@ -9,8 +9,8 @@ import structlog
 from partywall.domain.models import Version, VersionState
 from partywall.domain.placements import Placement
 from router.control.catalog import ModelEntry
-from router.control.scene import Scene, hopeless, new_id, want_of
-from router.policy.placement import Chosen, NoPlace, Want, place
+from router.control.scene import Scene, hopeless, new_id
+from router.policy.placement import Chosen, NoPlace, Want
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ async def place_missing(scene: Scene) -> None:
         for version in entry.versions.values():
             wanted = version.resident and (entry.model.id, version.number) not in placed
             if tenant is not None and wanted and not hopeless(version):
-                await _place(scene, entry, version, want_of(tenant, entry, version))
+                await _place(scene, entry, version, scene.want(tenant, entry, version))
 
 
 def placement_of(scene: Scene, entry: ModelEntry, want: Want, chosen: Chosen) -> Placement:
@@ -43,7 +43,7 @@ def placement_of(scene: Scene, entry: ModelEntry, want: Want, chosen: Chosen) ->
 
 
 async def _place(scene: Scene, entry: ModelEntry, version: Version, want: Want) -> None:
-    answer = place(want, scene.nodes(), scene.standings(), scene.operator, new_id)
+    answer = scene.place(want)
     if isinstance(answer, NoPlace):
         await _note_no_place(scene, entry, version, answer)
         return

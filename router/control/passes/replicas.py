@@ -11,8 +11,8 @@ from partywall.domain.models import Version
 from partywall.domain.placements import Placement
 from router.control.catalog import ModelEntry
 from router.control.passes.placing import placement_of
-from router.control.scene import Scene, hopeless, new_id, want_of
-from router.policy.placement import Chosen, NoPlace, place
+from router.control.scene import Scene, hopeless, want_of
+from router.policy.placement import Chosen, NoPlace
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +40,12 @@ def find_place(scene: Scene, entry: ModelEntry, version: Version) -> Chosen | No
     tenant = scene.catalog.tenant(entry.model.tenant_id)
     if tenant is None:
         return NoPlace("its tenant is gone", False, ())
-    want = replace(want_of(tenant, entry, version), apart=True)
-    return place(want, scene.nodes(), scene.standings(), scene.operator, new_id)
+    like = next((p for p in scene.catalog.placements() if _is_of(p, entry, version)), None)
+    return scene.place(replace(scene.want(tenant, entry, version, like), apart=True))
+
+
+def _is_of(placement: Placement, entry: ModelEntry, version: Version) -> bool:
+    return placement.model_id == entry.model.id and placement.version == version.number
 
 
 async def _add(scene: Scene, entry: ModelEntry, version: Version) -> None:

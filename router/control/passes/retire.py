@@ -7,8 +7,8 @@ import structlog
 from partywall.domain.placements import Placement
 from partywall.errors import Conflict, NotReady
 from router.control.manoeuvres import Manoeuvres
-from router.control.scene import Scene, new_id, want_of
-from router.policy.placement import Chosen, NoPlace, place, to_move
+from router.control.scene import Scene
+from router.policy.placement import Chosen, NoPlace, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +52,7 @@ def _elsewhere(scene: Scene, placement: Placement) -> Chosen | NoPlace:
     version = scene.version(placement)
     if tenant is None or entry is None or version is None:
         return NoPlace("its owner is on the way out", False, ())
-    want = want_of(tenant, entry, version)
-    return place(want, scene.nodes(), scene.standings(), scene.operator, new_id, leaving={placement.id})
+    return scene.place(scene.want(tenant, entry, version, placement), leaving={placement.id})
 
 
 async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
