@@ -77,7 +77,11 @@ class Manoeuvres:
     async def start_together(
         self, moves: Sequence[tuple[Placement, Chosen]], why: str, alternatives: Sequence[Alternative] = ()
     ) -> list[Decision]:
-        """As `start`, for all placements of a partition: all of them begin or none does."""
+        """As `start`, for all placements of a partition: all of them begin or none does.
+
+        Parked weights that would stay behind alone are released first: they are a cache, and would keep the partition
+        and its memory; a model that comes back loads where the others then are.
+        """
         scene = self._scene
         decisions = []
         async with scene.catalog.transaction() as tx:
@@ -97,9 +101,21 @@ class Manoeuvres:
                 await tx.insert(new)
                 await tx.insert(decision)
                 decisions.append(decision)
+            for kept in self.left_behind([old for old, _ in moves]):
+                await tx.delete(kept)
+                if (known := self._version(kept)) is not None:
+                    summary = f"parked weights are released: their partition moves from {_place(kept)} ({why})"
+                    await tx.insert(scene.decision(*known, "swap", summary))
         for decision in decisions:
             log.info("manoeuvre started", summary=decision.summary)
         return decisions
+
+    def left_behind(self, placements: Sequence[Placement]) -> list[Placement]:
+        """Parked placements of whose partitions nobody else would be left, were these gone."""
+        going, places = {p.id for p in placements}, {_partition(p) for p in placements}
+        everything = self._scene.catalog.placements()
+        serving = {_partition(p) for p in everything if not p.parked and p.id not in going}
+        return [p for p in everything if p.parked and _partition(p) in places - serving]
 
     async def advance(self) -> None:
         """Takes each manoeuvre one step further where it is due."""
@@ -191,11 +207,14 @@ class Manoeuvres:
         return {name for p in self.under_way() for name in (p.id, p.replaces)}
 
     def _known(self, placement: Placement) -> tuple[ModelEntry, Version]:
-        catalog = self._scene.catalog
-        entry, version = catalog.model_by_id(placement.model_id), self._scene.version(placement)
-        if entry is None or version is None or catalog.placement(placement.id) is None:
+        known = self._version(placement)
+        if known is None or self._scene.catalog.placement(placement.id) is None:
             raise Conflict(f"placement {placement.id} is gone; look again", fields={"placement": placement.id})
-        return entry, version
+        return known
+
+    def _version(self, placement: Placement) -> tuple[ModelEntry, Version] | None:
+        entry, version = self._scene.catalog.model_by_id(placement.model_id), self._scene.version(placement)
+        return (entry, version) if entry is not None and version is not None else None
 
     def _replica(self, placement: Placement) -> Replica | None:
         return self._scene.membership.replicas_by_id.get(placement.id)
@@ -211,6 +230,10 @@ class Manoeuvres:
     ) -> Decision:
         inputs: Mapping[str, str] = {"old_placement": old.id, "new_placement": new.id}
         return self._scene.decision(entry, version, "manoeuvre", summary, tuple(alternatives), inputs)
+
+
+def _partition(placement: Placement) -> tuple[str, str]:
+    return placement.node, placement.partition.id
 
 
 def _place(placement: Placement) -> str:

@@ -43,6 +43,7 @@ def outcome_view(scene: Scene, outcome: Outcome) -> fleet_pb2.ChangePartitionRes
         ],
         decisions=[decision.id for decision in outcome.decisions],
         dry_run=not outcome.decisions,
+        released=[_resident(scene, placement) for placement in outcome.released],
     )
 
 

@@ -29,10 +29,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a change comes to; without decisions it was only looked at."""
+    """What a change comes to; without decisions it was only looked at.
+
+    `released`: parked placements of the partition, whose weights do not go along.
+    """
 
     use: Use
     target: Target
+    released: tuple[Placement, ...] = ()
     decisions: tuple[Decision, ...] = ()
 
 
@@ -107,12 +111,13 @@ class Partitions:
                 f"partition {use.partition.id} has that size already ({_size(use.partition)})",
                 fields={"field": "share_percent"},
             )
+        released = tuple(self._manoeuvres.left_behind(use.placements))
         if dry_run:
-            return Outcome(use, target)
+            return Outcome(use, target, released)
         why = f"the operator asks for {_size(target.partition)} on {target.node}"
         moves = list(zip(use.placements, target.chosen, strict=True))
         decisions = await self._manoeuvres.start_together(moves, why, target.alternatives)
-        return Outcome(use, target, tuple(decisions))
+        return Outcome(use, target, released, tuple(decisions))
 
     def _members(self, placements: Sequence[Placement]) -> list[Member]:
         members = []

@@ -10,6 +10,8 @@ from fleet_world import GIB, FleetWorld, cpu
 from partywall.domain.fleet import DeviceKind, ReplicaState, ReplicaStatus
 from partywall.domain.models import VersionState
 from partywall.domain.tenants import TrustPolicy
+from router.control.partition_views import outcome_view
+from router.control.partitions import Change, Partitions
 
 
 class SwapWorld(FleetWorld):
@@ -137,6 +139,38 @@ async def test_weights_that_are_gone_are_not_waited_for(world: SwapWorld, memory
     await world.passes(3)
     assert world.placements("bert") == []
     assert "weights with it" in world.swaps("bert")[0]
+
+
+async def test_parked_weights_do_not_hold_back_a_resize(world: SwapWorld) -> None:
+    partitions = Partitions(world.reconciler.scene, world.reconciler.manoeuvres)
+    await world.wish("bert", resident=False)
+    await world.passes(2)
+    before = world.placement("bert").partition
+    assert before == world.placement("gpt").partition
+    looked = outcome_view(
+        world.reconciler.scene, await partitions.change("acme/gpt", Change(share_percent=50), dry_run=True)
+    )
+    assert looked.released == ["acme/bert:1"]
+    assert world.placement("bert").parked
+    await partitions.change("acme/gpt", Change(share_percent=50), dry_run=False)
+    assert world.placements("bert") == []
+    assert "parked weights are released: their partition moves" in world.swaps("bert")[0]
+    for _ in range(40):
+        await world.passes(each_s=0.2)
+    assert before.id not in {p.partition.id for p in world.catalog.placements()}
+    await world.wish("bert", resident=True)
+    await world.passes(3)
+    assert world.placement("bert").partition == world.placement("gpt").partition
+    assert len(world.route("bert").replicas) == 1
+
+
+async def test_parked_weights_stay_where_somebody_else_stays(world: SwapWorld) -> None:
+    await world.wish("bert", resident=False)
+    await world.passes(2)
+    manoeuvres = world.reconciler.manoeuvres
+    assert manoeuvres.left_behind([world.placement("gpt")]) == []
+    both = [world.placement("gpt"), world.placement("vit")]
+    assert [p.model_id for p in manoeuvres.left_behind(both)] == ["bert"]
 
 
 async def test_a_lost_node_takes_its_parked_weights_along(world: SwapWorld) -> None:

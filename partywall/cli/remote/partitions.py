@@ -84,9 +84,13 @@ def _change(session: Session, request: pb.ChangePartitionRequest, *, wait: bool)
     if session.printer.json:
         session.printer.record(record)
         return
-    session.printer.record({k: v for k, v in record.items() if k not in ("considered", "trust", "decisions")})
+    session.printer.record(
+        {k: v for k, v in record.items() if k not in ("considered", "trust", "decisions", "released")}
+    )
     for line in record["trust"]:
         session.printer.text(f"  beside {line}")
+    for name in record["released"]:
+        session.printer.text(f"  parked weights of {name} do not go along: it loads when it is wanted again")
     columns = {"chosen": "CHOSEN", "choice": "CHOICE", "reason": "REASON"}
     session.printer.rows(record["considered"], columns, empty="")
     if request.dry_run:

@@ -32,6 +32,7 @@ def change_record(answer: fleet_pb2.ChangePartitionResponse) -> dict[str, Any]:
         "trust": list(answer.trust),
         "considered": [{"choice": c.choice, "chosen": c.chosen, "reason": c.reason} for c in answer.considered],
         "decisions": list(answer.decisions),
+        "released": list(answer.released),
         "dry_run": answer.dry_run,
     }
 
