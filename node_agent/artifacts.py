@@ -13,6 +13,10 @@ from partywall.domain.names import check_file_name
 from partywall.errors import DataLoss, Reason, Unavailable
 from partywall.v1 import models_pb2
 
+KEEP_UNUSED_S = 86_400.0
+"""How long fetched files stay that nothing here uses: a rollback or a move back needs no second fetch."""
+SWEEP_EVERY_S = 3_600.0
+
 Fetch = Callable[[str, str, int], AsyncIterator[bytes]]
 """(artifact id, file name, offset) -> ciphertext from there to the end."""
 
@@ -48,6 +52,9 @@ class Artifacts:
     def wanted(self, artifact_ids: Collection[str]) -> None:
         """What stands from now on: of what was used and no longer stands, the sealed files are held in memory."""
         released = {one: self._used.pop(one) for one in self._used.keys() - set(artifact_ids)}
+        for one in released:
+            if (folder := self._cache_dir / one).is_dir():
+                os.utime(folder)
         if not self._memory.budget_bytes or not (released or self._memory.artifacts):
             return
         task = asyncio.get_running_loop().create_task(self._hold(released))
@@ -74,20 +81,33 @@ class Artifacts:
             local = self._blob_dir / artifact_id
             if all((local / f.name).is_file() for f in files):
                 return local
-        async with self._locks.setdefault(artifact_id, asyncio.Lock()):
+        lock = self._locks.setdefault(artifact_id, asyncio.Lock())
+        async with lock:
             folder = self._cache_dir / artifact_id
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.utime(folder)
             for file in files:
                 await self._complete(artifact_id, folder / check_file_name(file.name), file)
         return folder
 
-    def forget(self, keep: set[str]) -> None:
-        """Removes cached artifacts that no placement names."""
+    def sweep(self, now_s: float) -> list[str]:
+        """Removes fetched artifacts that stand nowhere here and were not asked for in a day; answers which.
+
+        Args:
+            now_s: Seconds since the epoch, as file times are.
+        """
         if not self._cache_dir.is_dir():
-            return
+            return []
+        gone = []
         for folder in self._cache_dir.iterdir():
-            if folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            lock = self._locks.get(folder.name)
+            arriving = lock is not None and lock.locked()
+            if folder.name in self._used or arriving or folder.stat().st_mtime > now_s - KEEP_UNUSED_S:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            self._locks.pop(folder.name, None)
+            gone.append(folder.name)
+        return gone
 
     async def _complete(self, artifact_id: str, path: Path, file: models_pb2.SealedFile) -> None:
         have = _usable_bytes(path, file.sealed_size)

@@ -16,6 +16,9 @@ from node_agent.fairness import FairClock, ShareAccount
 from node_agent.settings import QueueDiscipline
 from partywall.domain.service_time import ServiceTime
 
+MOST_CANCELLED = 64
+"""So many, and more than half of a replica's queue, before the queue is made anew without them."""
+
 
 @dataclass(slots=True)
 class Queued:
@@ -53,6 +56,8 @@ class _Lane:
     service: ServiceTime = field(default_factory=ServiceTime)
     heap: list[tuple[float, int, Queued]] = field(default_factory=list)
     rows: int = 0
+    cancelled: int = 0
+    """Entries of the heap that nobody waits for any more."""
     charged_s: deque[float] = field(default_factory=lambda: deque(maxlen=8))
     """What was charged for batches that are not observed yet."""
 
@@ -139,7 +144,15 @@ class WorkQueue:
         if item is None:
             return False
         item.cancelled = True
-        self._lanes[item.handle].rows -= item.rows
+        # Behind requests that are due earlier it may lie here for long: what it held must not.
+        item.request = b""
+        lane = self._lanes[item.handle]
+        lane.rows -= item.rows
+        lane.cancelled += 1
+        if lane.cancelled > MOST_CANCELLED and 2 * lane.cancelled > len(lane.heap):
+            lane.heap = [entry for entry in lane.heap if not entry[2].cancelled]
+            heapq.heapify(lane.heap)
+            lane.cancelled = 0
         return True
 
     def observe(self, handle: int, rows: int, service_s: float, now_s: float) -> None:
@@ -203,6 +216,7 @@ class WorkQueue:
             item = heap[0][2]
             if item.cancelled:
                 heapq.heappop(heap)
+                lane.cancelled -= 1
             elif self._too_late(lane, item, now_s):
                 heapq.heappop(heap)
                 self._forget(lane, item)

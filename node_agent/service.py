@@ -13,7 +13,7 @@ import structlog
 from isolation.partition.partitioner import WorkerConfinement
 from isolation.sandbox import SandboxPolicy
 from node_agent import identity as identities
-from node_agent.artifacts import Artifacts
+from node_agent.artifacts import SWEEP_EVERY_S, Artifacts
 from node_agent.connection import reply
 from node_agent.device_watch import DeviceWatch
 from node_agent.epoch import EpochFile
@@ -134,6 +134,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
         asyncio.create_task(zygote.start()),
         asyncio.create_task(supervisor.watch_walls(ATTEST_EVERY_S)),
         asyncio.create_task(keep_trimmed()),
+        asyncio.create_task(_sweep(artifacts)),
         *([asyncio.create_task(watch.run())] if watch is not None else []),
     ]
     stopping = _on_signal()
@@ -180,6 +181,15 @@ async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.
             log.info("certificate renewed")
         except PartywallError as error:
             log.warning("certificate not renewed; trying again", reason=error.message)
+
+
+async def _sweep(artifacts: Artifacts) -> None:
+    clock = SystemClock()
+    while True:
+        # Later first: an agent that has just started uses nothing yet.
+        await asyncio.sleep(SWEEP_EVERY_S)
+        if gone := artifacts.sweep(clock.now().timestamp()):
+            log.info("fetched artifacts removed", artifacts=gone)
 
 
 def _kind(devices: tuple[Device, ...], partition: Partition) -> DeviceKind:

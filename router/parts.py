@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -151,9 +151,10 @@ async def build(settings: RouterSettings) -> Parts:
     else:
         slowdowns = Slowdowns(corrections, catalog, clock)
     profiles.on_profile(slowdowns.new_profile)
+    throttle = _throttle(settings, clock)
     dispatcher = Dispatcher(
         routes,
-        _throttle(settings, clock),
+        throttle,
         statistics,
         routing,
         Deadlines(settings.default_deadline_s, settings.max_deadline_s),
@@ -173,9 +174,16 @@ async def build(settings: RouterSettings) -> Parts:
     membership.on_change(keeper.kick)
 
     def on_commit(changes: Sequence[Change]) -> None:
+        gone = False
         for change in changes:
             if change.kind is Kind.TENANT and catalog.tenant(change.key) is None:
+                gone = True
                 journal.forget(change.key)
+                if throttle is not None:
+                    throttle.forget(change.key)
+            gone |= change.kind is Kind.MODEL and catalog.model_by_id(change.key) is None
+        if gone:
+            statistics.prune(_names(catalog))
         routes.invalidate()
         keeper.kick()
 
@@ -211,6 +219,14 @@ async def build(settings: RouterSettings) -> Parts:
         shared,
         _planner(settings, reconciler, siblings),
     )
+
+
+def _names(catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """(tenant id, tenant, model) of everything there is; a tenant without models has one without a name."""
+    for tenant in catalog.tenants():
+        yield tenant.id, tenant.name, ""
+        for entry in catalog.models(tenant.id):
+            yield tenant.id, tenant.name, entry.model.name
 
 
 def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:

@@ -92,6 +92,9 @@ class ProfileJobs:
                 raise _busy(busy, anyway=anyway)
         message = await self._message(tenant, entry, version, target, request.settings)
         job = _Job(message.id, tenant, version, target, operator and anyway)
+        catalog = self._control.catalog
+        # Jobs of models that are gone have nobody who could ask for them.
+        self._jobs = {s: j for s, j in self._jobs.items() if j.running or catalog.model_by_id(s[0]) is not None}
         self._jobs[entry.model.id, version.number] = job
         self._by_id = {j.id: j for j in self._jobs.values()}
         target.session.send_profile_job(message)

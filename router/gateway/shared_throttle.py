@@ -166,6 +166,11 @@ class SharedThrottle:
         # Only this process writes its count, and a slot with a count is nobody else's: no lock.
         self._book.add_in_flight(self._slots[tenant_id][0], -1)
 
+    def forget(self, tenant_id: str) -> None:
+        """See `Limits.forget`; the slot in the book frees itself once it has been idle."""
+        if tenant_id not in self._counted:
+            self._slots.pop(tenant_id, None)
+
     def _locked(self, tenant_id: str, now_s: float) -> int:
         """The tenant's slot, locked."""
         known = self._slots.get(tenant_id)

@@ -191,6 +191,18 @@ class Statistics(Collector):
         counters.unserved += error is not None and error.reason in _OF_CAPACITY
         counters.failed_ns += int(elapsed_s * 1e9)
 
+    def prune(self, standing: Iterable[tuple[str, str, str]]) -> None:
+        """Forgets tenants and models that are gone; `standing` are (tenant id, tenant, model) of all that are not."""
+        standing = list(standing)
+        ids, names = {(tenant_id, model) for tenant_id, _, model in standing}, {one[1:] for one in standing}
+        tenants = {tenant for tenant, _ in names}
+        # Refusals of unknown names are counted under no name.
+        self._bound = {k: cell for k, cell in self._bound.items() if k in names or (not k[1] and k[0] in tenants)}
+        held = {id(cell) for cell in self._bound.values()}
+        self._cells = {key: cell for key, cell in self._cells.items() if id(cell) in held}
+        self._tenants &= tenants
+        self.models = {key: counters for key, counters in self.models.items() if key[:2] in ids}
+
     def collect(self) -> Iterable[Metric]:
         """All metrics as they stand; called from the thread of the HTTP port."""
         names = ("tenant", "model")

@@ -33,6 +33,10 @@ class Limits(Protocol):
         """Gives the place of one request back."""
         ...
 
+    def forget(self, tenant_id: str) -> None:
+        """Drops the state of a deleted tenant."""
+        ...
+
 
 @dataclass(slots=True)
 class _Gate:

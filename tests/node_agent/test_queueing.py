@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node_agent.queueing import BatchLimits, Queued, WorkQueue
+from node_agent.queueing import MOST_CANCELLED, BatchLimits, Queued, WorkQueue
 from node_agent.settings import QueueDiscipline
 
 
@@ -165,3 +165,22 @@ def test_fifo_knows_no_tenants() -> None:
         q.put(item(number, handle=1, arrived=number))
     q.put(item(9, handle=2, arrived=9.0))
     assert [ids(q)[0] for _ in range(4)] == [0, 1, 2, 9]
+
+
+def test_cancelled_requests_that_are_due_late_hold_neither_bytes_nor_places() -> None:
+    q = queue(max_rows=1)
+    late = [item(number, deadline=1e6) for number in range(500)]
+    for one in late:
+        q.put(one)
+    q.put(item(1000, deadline=1.0))
+    for one in late:
+        assert q.cancel(one.id)
+    assert all(len(one.request) == 0 for one in late)
+    # What was in the heap is gone from it too, but for a few.
+    (lane,) = q._lanes.values()
+    assert len(lane.heap) <= 2 * MOST_CANCELLED
+    assert q.queued(1) == 1
+    assert ids(q) == [1000]
+    assert ids(q) == []
+    assert not lane.heap
+    assert lane.cancelled == 0

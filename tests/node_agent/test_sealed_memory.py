@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.artifacts import Artifacts
+from node_agent.artifacts import KEEP_UNUSED_S, Artifacts
 from node_agent.sealed_memory import SealedMemory, mlock
 from partywall.v1 import models_pb2
 
@@ -92,3 +92,19 @@ async def test_released_artifacts_are_held_and_those_in_use_are_not(tmp_path: Pa
     artifacts.wanted(set())
     await artifacts.settled()
     assert set(memory.artifacts) == ({"a", "b"} if budget else set())
+
+
+async def test_fetched_files_that_nothing_uses_go_after_a_day(tmp_path: Path) -> None:
+    async def fetch(artifact: str, file: str, offset: int) -> AsyncIterator[bytes]:
+        yield bytes(2000 - offset)
+
+    artifacts = Artifacts(tmp_path / "cache", None, fetch)
+    files = [models_pb2.SealedFile(name="f0", sealed_size=2000)]
+    for name in ("standing", "released"):
+        assert (await artifacts.folder(name, files) / "f0").stat().st_size == 2000
+    artifacts.wanted({"standing"})
+    now_s = (tmp_path / "cache" / "released").stat().st_mtime
+    assert artifacts.sweep(now_s + KEEP_UNUSED_S - 1) == []
+    assert artifacts.sweep(now_s + KEEP_UNUSED_S + 60) == ["released"]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["standing"]
+    assert (await artifacts.folder("released", files) / "f0").is_file()

@@ -91,3 +91,22 @@ def test_switched_off_nothing_is_counted() -> None:
     statistics.failed("id-acme", "echo", 1, 0.5)
     assert statistics.models == {}
     assert value(registry, "partywall_requests_total", tenant="acme", model="echo", outcome="OK") is None
+
+
+def test_what_is_gone_is_forgotten_and_its_label_is_free_again() -> None:
+    registry = CollectorRegistry()
+    statistics = Statistics(registry)
+    for tenant in ("acme", "zeta"):
+        for model in ("echo", "late"):
+            serve(statistics, tenant, model)
+        statistics.refused(tenant, "", NotFound("no model", reason=Reason.MODEL_NOT_FOUND))
+    statistics.prune([("id-acme", "acme", ""), ("id-acme", "acme", "echo")])
+    assert statistics.models.keys() == {("id-acme", "echo", 1)}
+    text = generate_latest(registry).decode()
+    assert "zeta" not in text
+    assert "late" not in text
+    assert value(registry, "partywall_requests_total", tenant="acme", model="echo", outcome="OK") == 1
+    assert value(registry, "partywall_requests_total", tenant="acme", model="", outcome="MODEL_NOT_FOUND") == 1
+    for number in range(MAX_TENANT_LABELS - 1):
+        serve(statistics, tenant=f"t{number}")
+    assert value(registry, "partywall_requests_total", tenant="other", model="echo", outcome="OK") is None
