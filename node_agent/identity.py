@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 import grpc
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from partywall.errors import InvalidInput, NotReady
+from partywall.errors import InvalidInput, NotReady, PartywallError, Reason
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
 from partywall.wire.status import from_rpc_error
@@ -27,6 +29,10 @@ ENROL_TIMEOUT_S = 20.0
 RENEW_AT = 2 / 3
 """Share of a certificate's life after which it is renewed."""
 _FILES = ("agent.pem", "agent.key", "ca.pem")
+_SPENT = "joined"
+"""SHA-256 of the join bundle that was spent last."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,6 +51,10 @@ class AgentIdentity:
         certificate = x509.load_pem_x509_certificate(self.certificate_pem)
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return now >= start + (end - start) * RENEW_AT
+
+    def ended(self, now: datetime) -> bool:
+        """Whether no router takes the certificate any more."""
+        return now >= x509.load_pem_x509_certificate(self.certificate_pem).not_valid_after_utc
 
 
 def channel(address: str, identity: AgentIdentity, max_message_bytes: int = -1) -> grpc.aio.Channel:
@@ -72,12 +82,16 @@ def save(folder: Path, identity: AgentIdentity) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     contents = {"agent.key": identity.key_pem, "ca.pem": identity.ca_pem, "agent.pem": identity.certificate_pem}
     for name, data in contents.items():
-        fresh = folder / f".{name}.new"
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(folder / name)
+        _write(folder / name, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(path)
 
 
 async def join(bundle: str, node: str) -> AgentIdentity:
@@ -106,12 +120,35 @@ async def renew(address: str, identity: AgentIdentity, node: str) -> AgentIdenti
     return await _enrol(address, identity, node, "")
 
 
-def require(identity: AgentIdentity | None, folder: Path) -> AgentIdentity:
-    """Raises NotReady when the node has not joined."""
-    if identity is None:
+async def establish(folder: Path, bundle: str, node: str, now: datetime) -> AgentIdentity:
+    """The identity this node goes by: the one it has, or one for a bundle it has not spent yet.
+
+    A bundle stays in a service's environment long after it was spent, so a spent one is passed over. A new one counts
+    even where there is a certificate: it may have ended while the node was off, or the node was forgotten.
+
+    Raises:
+        NotReady: It has not joined, or its certificate has ended; says how to join.
+        PartywallError: The router refused the bundle and there is no certificate to go by.
+    """
+    identity = load(folder)
+    mark = folder / _SPENT
+    digest = hashlib.sha256(bundle.strip().encode()).hexdigest()
+    if bundle and not (identity is not None and mark.is_file() and mark.read_text() == digest):
+        try:
+            identity = await join(bundle, node)
+        except PartywallError as refused:
+            if identity is None or identity.ended(now):
+                raise
+            log.warning("join bundle not taken; going by the certificate that is here", reason=refused.message)
+        else:
+            save(folder, identity)
+            _write(mark, digest.encode())
+    if identity is None or identity.ended(now):
+        what = "has no certificate" if identity is None else "has a certificate that has ended"
         raise NotReady(
-            f"this node has no certificate in {folder}: give it a join bundle "
-            "(on the router: partywall fleet token NODE; here: partywall agent --join BUNDLE)"
+            f"this node {what} in {folder}: give it a new join bundle "
+            "(on the router: partywall fleet token NODE; here: partywall agent --join BUNDLE)",
+            reason=Reason.NO_CREDENTIAL,
         )
     return identity
 

@@ -30,7 +30,7 @@ from node_agent.zygote.client import ZygoteClient
 from partywall import __version__
 from partywall.clock import SystemClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, ReplicaStatus
-from partywall.errors import PartywallError
+from partywall.errors import InvalidInput, PartywallError
 from partywall.memory import keep_trimmed, settle
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
@@ -47,12 +47,8 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
     """Serves until SIGTERM or SIGINT; answers the exit code."""
     clock = SystemClock()
     folder = settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    identity = identities.load(folder)
-    if settings.join_bundle and identity is None:
-        identity = await identities.join(settings.join_bundle, settings.node)
-        identities.save(folder, identity)
-    holder = [identities.require(identity, folder)]
+    _make(folder)
+    holder = [await identities.establish(folder, settings.join_bundle, settings.node, clock.now())]
     node = open_node(settings, clock)
     devices = node.devices
     incarnation = secrets.token_hex(8)
@@ -131,24 +127,27 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
     tasks = [
         asyncio.create_task(links.run()),
         asyncio.create_task(_renew(settings, folder, holder)),
-        asyncio.create_task(zygote.start()),
         asyncio.create_task(supervisor.watch_walls(ATTEST_EVERY_S)),
         asyncio.create_task(keep_trimmed()),
         asyncio.create_task(_sweep(artifacts)),
         *([asyncio.create_task(watch.run())] if watch is not None else []),
     ]
-    stopping = _on_signal()
+    first = asyncio.create_task(_start(zygote))
+    stopping = asyncio.create_task(_on_signal().wait())
     try:
-        await stopping.wait()
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            # A background task never ends by itself: what ended it is a defect, and the service manager starts us anew.
+            log.critical("background task ended", error=repr(task.exception()))
         log.info("agent stopping")
+        return 0 if stopping in done else 1
     finally:
         await profiler.close()
         await supervisor.close()
-        for task in tasks:
+        for task in (stopping, first, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(stopping, first, *tasks, return_exceptions=True)
         await zygote.close()
-    return 0
 
 
 def device_watch(
@@ -167,6 +166,14 @@ def device_watch(
     return DeviceWatch(node.library, node.authority, node.devices, on_event, on_change, supervisor.abort, node.offers)
 
 
+async def _start(zygote: ZygoteClient) -> None:
+    """Brings the zygote up before the first worker is asked for; whoever asks tries again."""
+    try:
+        await zygote.start()
+    except (PartywallError, OSError) as error:
+        log.warning("no worker can be started yet", reason=str(error))
+
+
 async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.AgentIdentity]) -> None:
     """Renews the certificate in time; the next connection uses it."""
     clock = SystemClock()
@@ -179,8 +186,18 @@ async def _renew(settings: AgentSettings, folder: Path, holder: list[identities.
             holder[0] = fresh = await identities.renew(settings.router, current, settings.node)
             identities.save(folder, fresh)
             log.info("certificate renewed")
-        except PartywallError as error:
-            log.warning("certificate not renewed; trying again", reason=error.message)
+        except (PartywallError, OSError) as error:
+            log.warning("certificate not renewed or not kept; trying again", reason=str(error))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InvalidInput(
+            f"data_dir {str(folder)!r} cannot be made: {error.strerror}; choose a directory you may write to",
+            fields={"field": "data_dir"},
+        ) from error
 
 
 async def _sweep(artifacts: Artifacts) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from partywall.errors import InvalidInput, NotReady
+from partywall.errors import InvalidInput, NotReady, Reason
 from router.control.rpc import translated
 
 METADATA_BYTES = 16 << 10
@@ -27,7 +27,7 @@ class Address:
     def parse(cls, text: str, field: str) -> Address:
         host, _, port = text.rpartition(":")
         host = host.strip("[]")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not port.isdecimal() or int(port) > 65535:
             raise InvalidInput(f"{field} must read host:port, got {text!r}", fields={"field": field})
         return cls(host, int(port))
 
@@ -95,10 +95,19 @@ def bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCred
         else:
             port = server.add_secure_port(address.text, credentials)
     except RuntimeError as error:
-        raise NotReady(f"cannot listen on {address.text}: {error}; choose another address") from error
+        raise cannot_listen(address, str(error)) from error
     if port == 0:
-        raise NotReady(f"cannot listen on {address.text}; choose another address or port")
+        raise cannot_listen(address, "no port was given to it")
     return Address(address.host, port)
+
+
+def cannot_listen(address: Address, why: str) -> NotReady:
+    """The error for a port that is taken, or an address that is not this machine's."""
+    return NotReady(
+        f"cannot listen on {address.text}: {why}; stop what listens there, or choose another address",
+        reason=Reason.WRONG_STATE,
+        fields={"address": address.text},
+    )
 
 
 def public_credentials(

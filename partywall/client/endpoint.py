@@ -99,7 +99,7 @@ def split_address(text: str, *, whole: str | None = None) -> tuple[str, int]:
         InvalidInput: Names what is wrong.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise _bad_address(whole or text, "use host:port, for example 127.0.0.1:8001")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

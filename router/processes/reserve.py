@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from partywall.errors import NotReady
-from router.servers import Address
+from router.servers import Address, cannot_listen
 
 
 class Reserved:
@@ -48,7 +47,7 @@ def _bind(family: int, place: tuple[str, int], wanted: Address, *, shared: bool,
         sock.bind(place)
     except OSError as error:
         sock.close()
-        raise NotReady(f"cannot listen on {wanted.text}: {error.strerror}; choose another address") from error
+        raise cannot_listen(wanted, str(error.strerror)) from error
     return _Bound(sock, keep=keep)
 
 
@@ -56,6 +55,6 @@ def _resolve(wanted: Address) -> tuple[int, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise NotReady(f"cannot listen on {wanted.text}: {error.strerror}; choose another address") from error
+        raise cannot_listen(wanted, str(error.strerror)) from error
     family, _, _, _, place = found[0]
     return family, (str(place[0]), int(place[1]))

@@ -87,6 +87,7 @@ def test_a_light_installation_says_what_to_install(tmp_path: Path) -> None:
         (["router"], "--data-dir"),
         (["agent", "--router", "127.0.0.1:1"], "--data-dir"),
         (["agent", "--router", "127.0.0.1:1", "--node", "Bad Node", "--data-dir", "x"], "node"),
+        (["agent", "--router", "127.0.0.1:1", "--data-dir", "x", "--cores", "4095"], "core 4095"),
         (["router", "--data-dir", "nowhere"], "partywall init"),
         (["up", "--data-dir", "nowhere"], "partywall init"),
     ],
@@ -124,7 +125,13 @@ def test_an_interrupt_is_130(error: BaseException) -> None:
     assert run([], tree_that_raises(error)) == 130
 
 
-@pytest.mark.parametrize("arguments", [[], ["tenants"], ["nonsense"], ["tenants", "list", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["tenants"], ["nonsense"], ["tenants", "list", "--nonsense"]),
+        *(["router", "--log-level", "loud"], ["router", "--swap-bytes", "much"], ["profile", "m", "--batch", "9" * 20]),
+    ],
+)
 def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert run(arguments) == 2
     assert capsys.readouterr().out == ""

@@ -127,10 +127,24 @@ def test_durations(text: str, seconds: float) -> None:
     assert values.parse_duration(text) == seconds
 
 
+@pytest.mark.parametrize("parse", [values.parse_size, values.parse_duration, values.limit_number, values.limit_count])
+def test_numbers_that_no_field_holds_are_refused(parse: Callable[[str], float]) -> None:
+    for text in ("9" * 25, "9" * 400):
+        with pytest.raises(typer.BadParameter, match=r"too large|not a limit"):
+            parse(text)
+
+
+def test_lifetimes_are_whole_seconds() -> None:
+    assert [values.whole_seconds(one) for one in (None, 1.0, 90.4)] == [0, 1, 90]
+    for bad in (0.0, 0.4, 1e12):
+        with pytest.raises(InvalidInput, match="lifetime"):
+            values.whole_seconds(bad)
+
+
 def test_cores_and_bytes() -> None:
     assert values.parse_cores("0-2,5,1") == (0, 1, 2, 5)
     assert [values.human_bytes(n) for n in (12, 1536, 3 << 30, 5 << 40)] == ["12 B", "1.5 KiB", "3.0 GiB", "5.0 TiB"]
-    for bad in ("a", "1-", ""):
+    for bad in ("a", "1-", "", "3-1", "0-99999999999", "²", "0-²"):
         with pytest.raises(typer.BadParameter):
             values.parse_cores(bad)
     with pytest.raises(typer.BadParameter):

@@ -24,7 +24,7 @@ def test_addresses(address: str, target: str, tls: bool) -> None:
     assert (endpoint.target, endpoint.tls) == (target, tls)
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:99999", "::1:80", "ftp://h:1", "h:x"])
+@pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:99999", "::1:80", "ftp://h:1", "h:x", "h:²"])
 def test_bad_addresses_name_the_field(address: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         open_endpoint(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import socket
@@ -35,13 +36,19 @@ MergeAfterS = Annotated[
     float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")
 ]
 SwapBytes = Annotated[
-    str, typer.Option("--swap-bytes", metavar="SIZE", help="Per node, for weights of released versions; 0: none.")
+    int,
+    typer.Option(
+        "--swap-bytes", parser=parse_size, metavar="SIZE", help="Per node, for weights of released versions; 0: none."
+    ),
 ]
 IdleS = Annotated[
     float, typer.Option("--idle-s", min=0, help="Until a --cold-start version without requests is released; 0: never.")
 ]
 SealedMemory = Annotated[
-    str, typer.Option("--sealed-memory", metavar="SIZE", help="Holds released versions' sealed files; 0: none.")
+    int,
+    typer.Option(
+        "--sealed-memory", parser=parse_size, metavar="SIZE", help="Holds released versions' sealed files; 0: none."
+    ),
 ]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
@@ -69,7 +76,16 @@ PlacementRule = Annotated[
         help="Where no place keeps everybody's objective: the least harm, or the model waits.",
     ),
 ]
-LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+
+class Level(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+LogLevel = Annotated[Level, typer.Option("--log-level", help="debug, info, warning or error.")]
 WatchdogS = Annotated[
     float,
     typer.Option("--watchdog-s", min=0.05, help="A batch is stuck after 3 x its predicted time, never before this."),
@@ -126,13 +142,13 @@ def router(
     placement: PlacementRule = "best-effort",
     max_replicas: MaxReplicas = 4,
     merge_after_s: MergeAfterS = 120.0,
-    swap_bytes: SwapBytes = "0",
+    swap_bytes: SwapBytes = 0,
     idle_s: IdleS = 0.0,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     processes: Processes = 1,
     connection_age_s: ConnectionAge = None,
     drain_s: DrainS = 10.0,
-    log_level: LogLevel = "info",
+    log_level: LogLevel = Level.INFO,
     parent_pid: ParentPid = 0,
 ) -> None:
     """Run a router until SIGTERM."""
@@ -163,7 +179,7 @@ def router(
         planner=not no_planner,
         max_replicas=max_replicas,
         merge_after_s=merge_after_s,
-        swap_bytes=parse_size(swap_bytes),
+        swap_bytes=swap_bytes,
         idle_s=idle_s,
         metrics=not no_metrics,
         coalescing=not no_coalescing,
@@ -171,7 +187,7 @@ def router(
         processes=processes,
         connection_age_s=connection_age_s,
         drain_s=drain_s,
-        log_level=log_level,
+        log_level=log_level.value,
     )
     raise typer.Exit(run(settings))
 
@@ -194,11 +210,11 @@ def agent(
         bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
     ] = False,
     no_coalescing: NoCoalescing = False,
-    sealed_memory: SealedMemory = "0",
+    sealed_memory: SealedMemory = 0,
     simulate_devices: SimulateDevices = "",
     watchdog_s: WatchdogS = 30.0,
     drain_s: DrainS = 10.0,
-    log_level: LogLevel = "info",
+    log_level: LogLevel = Level.INFO,
     parent_pid: ParentPid = 0,
 ) -> None:
     """Run an agent until SIGTERM. Its data directory holds its own certificate and cached artifacts."""
@@ -216,14 +232,14 @@ def agent(
         blob_dir=blob_dir,
         modules=tuple(modules or ()),
         queue=QueueDiscipline(check_queue(queue)),
-        cores=parse_cores(cores) if cores else (),
+        cores=checked_cores(cores),
         sandbox_required=sandbox_required,
-        sealed_memory_bytes=parse_size(sealed_memory),
+        sealed_memory_bytes=sealed_memory,
         watchdog_s=watchdog_s,
         simulate_devices=tuple(filter(None, simulate_devices.split(","))),
         coalescing=not no_coalescing,
         drain_s=drain_s,
-        log_level=log_level,
+        log_level=log_level.value,
     )
     raise typer.Exit(run(settings))
 
@@ -254,6 +270,24 @@ def existing_data_dir(session: Session) -> Path:
             fields={"field": "data_dir", "hint": f"partywall init --data-dir {data_dir}"},
         )
     return data_dir
+
+
+def checked_cores(text: str) -> tuple[int, ...]:
+    """Cores to give out, all of them this process's own; empty: all it has.
+
+    Raises:
+        InvalidInput: One of them is not there; names those that are.
+    """
+    cores = parse_cores(text) if text else ()
+    allowed = os.sched_getaffinity(0)
+    missing = sorted(set(cores) - allowed)
+    if missing:
+        raise InvalidInput(
+            f"--cores {text!r}: core {missing[0]} is not one this process may use; it has "
+            f"{','.join(map(str, sorted(allowed)))}",
+            fields={"field": "cores"},
+        )
+    return cores
 
 
 def check_queue(text: str) -> str:

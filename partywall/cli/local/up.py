@@ -20,7 +20,6 @@ from partywall.cli.local.supervisor import Addresses, Launch, Plan, Supervisor, 
 from partywall.cli.options import command
 from partywall.cli.session import Connection, Session
 from partywall.cli.settings import local_address, read_secret
-from partywall.cli.values import parse_cores, parse_size
 from partywall.client.endpoint import open_endpoint
 from partywall.client.flow import FLEET
 from partywall.clock import SystemClock
@@ -113,9 +112,9 @@ def up(
     placement: servers.PlacementRule = "best-effort",
     max_replicas: servers.MaxReplicas = 4,
     merge_after_s: servers.MergeAfterS = 120.0,
-    swap_bytes: servers.SwapBytes = "0",
+    swap_bytes: servers.SwapBytes = 0,
     idle_s: servers.IdleS = 0.0,
-    sealed_memory: servers.SealedMemory = "0",
+    sealed_memory: servers.SealedMemory = 0,
     no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
     queue: servers.Queue = "edf",
     modules: servers.Modules = None,
@@ -131,7 +130,7 @@ def up(
     ] = 1,
     connection_age_s: servers.ConnectionAge = None,
     drain_s: servers.DrainS = 10.0,
-    log_level: servers.LogLevel = "info",
+    log_level: servers.LogLevel = servers.Level.INFO,
 ) -> None:
     """Run router and agent on this machine until SIGTERM; prints one line `ready {json}`."""
     data_dir = servers.existing_data_dir(session)
@@ -139,12 +138,11 @@ def up(
     flags = {"--reflection": reflection, "--no-admission": no_admission, "--no-throttle": no_throttle}
     flags |= {"--no-overcommit": no_overcommit, "--no-metrics": no_metrics, "--no-coalescing": no_coalescing}
     flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging, "--no-planner": no_planner}
-    common = ("--drain-s", str(drain_s), "--log-level", log_level)
+    common = ("--drain-s", str(drain_s), "--log-level", log_level.value)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     shared = ("--processes", str(router_processes)) if router_processes > 1 else ()
     aged = ("--connection-age-s", str(connection_age_s)) if connection_age_s is not None else ()
-    if cores:
-        parse_cores(cores)
+    servers.checked_cores(cores)
     instance = LocalInstance(
         data_dir=data_dir,
         node=check_name(node, "node"),
@@ -157,7 +155,7 @@ def up(
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
             *("--placement", servers.check_placing(placement)),
-            *("--swap-bytes", str(parse_size(swap_bytes)), "--idle-s", str(idle_s)),
+            *("--swap-bytes", str(swap_bytes), "--idle-s", str(idle_s)),
         ),
         agent_options=(
             *common,
@@ -168,7 +166,7 @@ def up(
             *(("--simulate-devices", simulate_devices) if simulate_devices else ()),
             *("--watchdog-s", str(watchdog_s)),
             *(("--no-coalescing",) if no_coalescing else ()),
-            *("--sealed-memory", str(parse_size(sealed_memory))),
+            *("--sealed-memory", str(sealed_memory)),
         ),
         tls_cert=tls_cert,
     )

@@ -11,7 +11,7 @@ from partywall.cli.output import Printer
 from partywall.cli.remote.rows import fleet_record, time_text
 from partywall.cli.remote.wall_rows import attestation_row, event_row
 from partywall.cli.session import Session
-from partywall.cli.values import human_bytes, parse_duration
+from partywall.cli.values import human_bytes, parse_duration, whole_seconds
 from partywall.client.flow import FLEET
 from partywall.domain.names import check_name
 from partywall.errors import NotReady, Reason
@@ -48,7 +48,7 @@ def token(
     ] = DEFAULT_TOKEN_LIFETIME_S,
 ) -> None:
     """Make a one-time token with which an agent joins under this name."""
-    request = fleet_pb2.CreateJoinTokenRequest(node=check_name(node, "node"), lifetime_s=round(lifetime))
+    request = fleet_pb2.CreateJoinTokenRequest(node=check_name(node, "node"), lifetime_s=whole_seconds(lifetime))
     answer = session.operator().call(FLEET["CreateJoinToken"], request)
     session.printer.record({"node": node, "bundle": answer.bundle, "expires_at": time_text(answer.expires_at)})
     session.printer.note(f"on the node: PARTYWALL_AGENT_JOIN=BUNDLE partywall agent --node {node} --router HOST:PORT")

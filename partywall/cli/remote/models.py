@@ -14,7 +14,7 @@ from partywall.cli.output import Printer
 from partywall.cli.remote.rows import model_row, version_row
 from partywall.cli.remote.tenants import confirm_by_name
 from partywall.cli.session import Connection, Session
-from partywall.cli.values import parse_duration, parse_option, parse_size
+from partywall.cli.values import MOST_COUNT, parse_duration, parse_option, parse_size
 from partywall.client.artifact import LocalArtifact, inspect_folder
 from partywall.client.flow import MODELS
 from partywall.client.operations import DEFAULT_WAIT_S, manifest
@@ -27,8 +27,10 @@ models = typer.Typer(no_args_is_help=True, help="Push, promote, load and look at
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The tenant's own name for the model.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="As the operator: whose model, on the admin port.")]
-VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="As `models show` lists them.")]
-AnyVersion = Annotated[int, typer.Option("--version", min=0, help="0: the live one.")]
+VersionNumber = Annotated[
+    int, typer.Argument(metavar="VERSION", min=1, max=MOST_COUNT, help="As `models show` lists them.")
+]
+AnyVersion = Annotated[int, typer.Option("--version", min=0, max=MOST_COUNT, help="0: the live one.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is ready.")]
 WaitTimeout = Annotated[
     float, typer.Option("--timeout", parser=parse_duration, metavar="300s", help="How long --wait waits.")
@@ -42,13 +44,17 @@ def push(
     name: Name,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the model's files.")],
     engine: Annotated[str, typer.Option("--engine", "-e", help="transformers, module or identity.")],
-    slo_ms: Annotated[int, typer.Option("--slo-ms", min=1, help="Latency objective.")],
+    slo_ms: Annotated[int, typer.Option("--slo-ms", min=1, max=MOST_COUNT, help="Latency objective.")],
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="K=V", help="The engine's own; repeatable.")
     ] = None,
     share: Annotated[int, typer.Option("--share", min=0, max=100, help="Percent of a device; 0: chosen.")] = 0,
-    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What it needs; 0: estimated.")] = "0",
-    max_batch: Annotated[int, typer.Option("--max-batch", min=0, help="Rows in a batch; 0: the engine's.")] = 0,
+    memory: Annotated[
+        int, typer.Option("--memory", parser=parse_size, metavar="SIZE", help="What it needs; 0: estimated.")
+    ] = 0,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", min=0, max=MOST_COUNT, help="Rows in a batch; 0: the engine's.")
+    ] = 0,
     side_effects: Annotated[
         bool, typer.Option("--side-effects", help="A request must never run twice: not retried, not hedged.")
     ] = False,
@@ -67,7 +73,7 @@ def push(
         slo_ms=slo_ms,
         options=dict(parse_option(text) for text in option or ()),
         share_percent=share,
-        memory_bytes=parse_size(memory),
+        memory_bytes=memory,
         max_batch=max_batch,
         side_effects=side_effects,
         cold_start=cold_start,
@@ -151,7 +157,9 @@ def rollback(
 def delete(
     session: Session,
     name: Name,
-    version: Annotated[int, typer.Option("--version", min=0, help="Only this one; 0: the model with all of them.")] = 0,
+    version: Annotated[
+        int, typer.Option("--version", min=0, max=MOST_COUNT, help="Only this one; 0: the model with all of them.")
+    ] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     tenant: Tenant = None,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from partywall.cli.options import command
 from partywall.cli.remote.wall_rows import change_record, partition_use_row
 from partywall.cli.session import Connection, Session
-from partywall.cli.values import human_bytes
+from partywall.cli.values import MOST_CORES, human_bytes
 from partywall.client.flow import FLEET
 from partywall.domain.names import check_name
 from partywall.errors import DeadlineExceeded, InvalidInput, NotReady, Reason
@@ -41,7 +41,7 @@ def resize(
     session: Session,
     partition: Which,
     share: Annotated[int, typer.Option("--share", metavar="PERCENT", help="Of the device, 1 to 100.")] = 0,
-    cores: Annotated[int, typer.Option("--cores", help="Cores, on a CPU.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", max=MOST_CORES, help="Cores, on a CPU.")] = 0,
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:

@@ -12,7 +12,7 @@ from partywall.cli.options import command
 from partywall.cli.remote.models import AnyVersion, Name, Tenant, models
 from partywall.cli.remote.rows import time_text
 from partywall.cli.session import Connection, Session
-from partywall.cli.values import human_bytes
+from partywall.cli.values import MOST_COUNT, human_bytes
 from partywall.client.flow import PROFILES, Flow, Sleep
 from partywall.domain.names import check_model_name, check_name
 from partywall.errors import InvalidInput, PartywallError, Reason, error_from_reason
@@ -35,7 +35,9 @@ def profile(
     shares: Annotated[
         str, typer.Option("--shares", metavar="25,50,...", help="In percent; chosen from the device.")
     ] = "",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows of the batches beside probes.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, max=MOST_COUNT, help="Rows of the batches beside probes.")
+    ] = 1,
     tenant: Tenant = None,
 ) -> None:
     """Measure what a version costs alone and beside probes; about twenty short runs, resumable."""
@@ -84,12 +86,12 @@ def _failure(job: pb.ProfileJobStatus) -> PartywallError:
 
 
 def _shares(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and 1 <= int(part) <= 100 for part in parts):
         raise InvalidInput(
-            f"--shares must be whole percents with commas, got {text!r}", fields={"field": "shares"}
-        ) from error
+            f"--shares must be whole percents from 1 to 100 with commas, got {text!r}", fields={"field": "shares"}
+        )
+    return [int(part) for part in parts]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from partywall.cli.options import command
 from partywall.cli.remote.rows import key_row, quota_row, tenant_row
 from partywall.cli.session import Session
-from partywall.cli.values import human_bytes, limit_count, limit_number, limit_size, parse_duration
+from partywall.cli.values import human_bytes, limit_count, limit_number, limit_size, parse_duration, whole_seconds
 from partywall.client.flow import TENANTS
 from partywall.domain.names import check_name
 from partywall.domain.tenants import TrustPolicy
@@ -95,7 +95,7 @@ def issue(
     ] = None,
 ) -> None:
     """Issue a key. It is shown once: only its digest is kept."""
-    request = pb.IssueKeyRequest(tenant=name, lifetime_s=_lifetime_s(lifetime))
+    request = pb.IssueKeyRequest(tenant=name, lifetime_s=whole_seconds(lifetime))
     answer = session.operator().call(TENANTS["IssueKey"], request)
     session.printer.record({"id": answer.key.id, "key": answer.secret})
     session.printer.note("keep it now: it is not shown again")
@@ -186,11 +186,3 @@ def _get(session: Session, name: str) -> pb.Tenant:
     request = pb.GetTenantRequest(name=name)
     tenant: pb.Tenant = session.operator().call(TENANTS["GetTenant"], request, idempotent=True)
     return tenant
-
-
-def _lifetime_s(lifetime: float | None) -> int:
-    if lifetime is None:
-        return 0
-    if lifetime < 1:
-        raise InvalidInput("lifetime must be at least 1s; leave it out for a key that does not expire")
-    return round(lifetime)

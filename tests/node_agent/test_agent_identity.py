@@ -1,0 +1,132 @@
+"""How a node comes by its certificate: a bundle once, renewal, and a way back after it has ended."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from node_agent import identity as identities
+from partywall.errors import InvalidInput, NotReady, PermissionDenied, Reason
+from partywall.v1 import agent_link_pb2 as link
+from partywall.v1 import agent_link_pb2_grpc
+from partywall.wire.status import to_status
+from router.control.pki import Authority, Identity, csr_key
+
+
+def now() -> datetime:
+    """gRPC checks certificates against the machine's clock."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Router(agent_link_pb2_grpc.JoinServicer):
+    """The side that signs: each token once."""
+
+    authority: Authority
+    port: int = 0
+    spent: list[str] = field(default_factory=list)
+
+    async def Enrol(self, request: link.EnrolRequest, context: Any) -> link.EnrolResponse:  # noqa: N802
+        if request.token in self.spent:
+            status = to_status(PermissionDenied("the join token was used before"))
+            await context.abort(status.code, status.details, status.trailing_metadata)
+        if request.token:
+            self.spent.append(request.token)
+        signed = self.authority.sign_agent(csr_key(request.csr_pem), request.node, now())
+        return link.EnrolResponse(certificate_pem=signed, ca_pem=self.authority.ca_pem)
+
+    def bundle(self, token: str) -> str:
+        joiner = self.authority.joiner("n1", now(), timedelta(minutes=5))
+        fields = {
+            "node": "n1",
+            "address": f"127.0.0.1:{self.port}",
+            "token": token,
+            "ca_pem": self.authority.ca_pem.decode(),
+            "certificate_pem": joiner.certificate_pem.decode(),
+            "key_pem": joiner.key_pem.decode(),
+        }
+        return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
+
+
+@pytest.fixture
+async def router() -> AsyncIterator[Router]:
+    made = Router(Authority.create(now()))
+    own = made.authority.router((), now())
+    server = grpc.aio.server()
+    agent_link_pb2_grpc.add_JoinServicer_to_server(made, server)
+    pair = (own.key_pem, own.certificate_pem)
+    made.port = server.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([pair], made.authority.ca_pem, require_client_auth=True)
+    )
+    await server.start()
+    yield made
+    await server.stop(None)
+
+
+def keep(folder: Path, router: Router, identity: Identity) -> identities.AgentIdentity:
+    kept = identities.AgentIdentity(identity.certificate_pem, identity.key_pem, router.authority.ca_pem)
+    identities.save(folder, kept)
+    return kept
+
+
+async def test_a_bundle_is_spent_once_and_passed_over_afterwards(tmp_path: Path, router: Router) -> None:
+    bundle, folder = router.bundle("first"), tmp_path / "node"
+    joined = await identities.establish(folder, bundle, "n1", now())
+    assert await identities.establish(folder, bundle, "n1", now()) == joined
+    assert await identities.establish(folder, "", "n1", now()) == joined
+    assert router.spent == ["first"]
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        assert b"first" not in path.read_bytes()
+
+
+async def test_a_new_bundle_counts_beside_a_certificate_that_stands(tmp_path: Path, router: Router) -> None:
+    """A node that was forgotten has one that nobody takes any more."""
+    old = keep(tmp_path, router, router.authority.agent("n1", now()))
+    fresh = await identities.establish(tmp_path, router.bundle("again"), "n1", now())
+    assert fresh != old
+    assert identities.load(tmp_path) == fresh
+
+
+async def test_a_refused_bundle_leaves_a_good_certificate_in_use(tmp_path: Path, router: Router) -> None:
+    old = keep(tmp_path, router, router.authority.agent("n1", now()))
+    router.spent.append("used")
+    assert await identities.establish(tmp_path, router.bundle("used"), "n1", now()) == old
+
+
+async def test_a_node_that_was_off_for_days_joins_again(tmp_path: Path, router: Router) -> None:
+    keep(tmp_path, router, router.authority.agent("n1", now() - timedelta(days=2)))
+    with pytest.raises(NotReady, match=r"has ended.*fleet token") as caught:
+        await identities.establish(tmp_path, "", "n1", now())
+    assert caught.value.reason is Reason.NO_CREDENTIAL
+    router.spent.append("used")
+    with pytest.raises(PermissionDenied, match="used before"):
+        await identities.establish(tmp_path, router.bundle("used"), "n1", now())
+    fresh = await identities.establish(tmp_path, router.bundle("new"), "n1", now())
+    assert not fresh.ended(now())
+
+
+async def test_without_certificate_and_bundle_it_says_how_to_join(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=r"has no certificate.*--join"):
+        await identities.establish(tmp_path, "", "n1", now())
+    for text in ("nonsense", base64.urlsafe_b64encode(b"{}").decode(), base64.urlsafe_b64encode(b"[1]").decode()):
+        with pytest.raises(InvalidInput, match="fleet token"):
+            await identities.establish(tmp_path, text, "n1", now())
+
+
+async def test_renewal_is_due_at_two_thirds_and_needs_no_token(tmp_path: Path, router: Router) -> None:
+    kept = keep(tmp_path, router, router.authority.agent("n1", now()))
+    assert not kept.renew_due(now() + timedelta(hours=15))
+    assert kept.renew_due(now() + timedelta(hours=17))
+    fresh = await identities.renew(f"127.0.0.1:{router.port}", kept, "n1")
+    assert fresh.key_pem != kept.key_pem
+    assert "KEY" not in repr(fresh)
