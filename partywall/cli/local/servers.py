@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import signal
 import socket
@@ -11,99 +10,15 @@ from typing import Annotated
 
 import typer
 
+from partywall.cli.local import server_options as opt
 from partywall.cli.local.extras import extra
 from partywall.cli.options import command
 from partywall.cli.session import Session
-from partywall.cli.values import parse_cores, parse_size
+from partywall.cli.values import parse_cores
 from partywall.domain.names import check_name
 from partywall.errors import InvalidInput
 
 LOCAL_NODE = "local"
-
-PublicListen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Public port; port 0: a free one.")]
-AdminListen = Annotated[str, typer.Option("--admin-listen", metavar="HOST:PORT", help="Operator's port.")]
-LinkListen = Annotated[str, typer.Option("--link-listen", metavar="HOST:PORT", help="Where agents dial (mTLS).")]
-MetricsListen = Annotated[str, typer.Option("--metrics-listen", metavar="HOST:PORT", help="HTTP /metrics.")]
-TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM chain; needed for any address but loopback.")]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
-Reflection = Annotated[bool, typer.Option("--reflection", help="gRPC reflection on the public port too.")]
-NoAdmission = Annotated[bool, typer.Option("--no-admission", help="Queue what cannot meet its deadline.")]
-NoRetries = Annotated[bool, typer.Option("--no-retries", help="Try no request on a second replica after a failure.")]
-NoHedging = Annotated[bool, typer.Option("--no-hedging", help="Ask no second replica when a request is late.")]
-NoPlanner = Annotated[bool, typer.Option("--no-planner", help="Leave the number of replicas alone.")]
-MaxReplicas = Annotated[int, typer.Option("--max-replicas", min=1, max=16, help="Of one model.")]
-MergeAfterS = Annotated[
-    float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")
-]
-SwapBytes = Annotated[
-    int,
-    typer.Option(
-        "--swap-bytes", parser=parse_size, metavar="SIZE", help="Per node, for weights of released versions; 0: none."
-    ),
-]
-IdleS = Annotated[
-    float, typer.Option("--idle-s", min=0, help="Until a --cold-start version without requests is released; 0: never.")
-]
-SealedMemory = Annotated[
-    int,
-    typer.Option(
-        "--sealed-memory", parser=parse_size, metavar="SIZE", help="Holds released versions' sealed files; 0: none."
-    ),
-]
-NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
-NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
-NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
-Modules = Annotated[
-    list[str] | None, typer.Option("--modules", metavar="FILE", help="Registers architectures; repeatable.")
-]
-Queue = Annotated[str, typer.Option("--queue", metavar="edf|fifo", help="Order of requests in the agent.")]
-Cores = Annotated[str, typer.Option("--cores", metavar="0,1", help="Cores to give out; empty: all.")]
-DrainS = Annotated[float, typer.Option("--drain-s", min=0, help="How long accepted requests may finish.")]
-Processes = Annotated[
-    int, typer.Option("--processes", min=1, max=64, help="Router processes that share the public port.")
-]
-ConnectionAge = Annotated[
-    float | None,
-    typer.Option(
-        "--connection-age-s", min=0, help="Callers reconnect after so long; 0: never. Default: 300 if shared."
-    ),
-]
-PlacementRule = Annotated[
-    str,
-    typer.Option(
-        "--placement",
-        metavar="best-effort|strict",
-        help="Where no place keeps everybody's objective: the least harm, or the model waits.",
-    ),
-]
-
-
-class Level(enum.StrEnum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-LogLevel = Annotated[Level, typer.Option("--log-level", help="debug, info, warning or error.")]
-WatchdogS = Annotated[
-    float,
-    typer.Option("--watchdog-s", min=0.05, help="A batch is stuck after 3 x its predicted time, never before this."),
-]
-SimulateDevices = Annotated[
-    str,
-    typer.Option(
-        "--simulate-devices",
-        metavar="MODELS",
-        help="For development: GPUs that are not there (h100,h200,a100-80,a100-40); models run on the CPU behind them.",
-    ),
-]
-ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True, min=0)]
-
-DEFAULT_LISTEN = "127.0.0.1:8001"
-DEFAULT_METRICS = "127.0.0.1:8002"
-DEFAULT_ADMIN = "127.0.0.1:8003"
-DEFAULT_LINK = "127.0.0.1:8004"
 
 
 @command
@@ -125,31 +40,31 @@ def init(
 @command
 def router(
     session: Session,
-    listen: PublicListen = DEFAULT_LISTEN,
-    admin_listen: AdminListen = DEFAULT_ADMIN,
-    link_listen: LinkListen = DEFAULT_LINK,
-    metrics_listen: MetricsListen = DEFAULT_METRICS,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    reflection: Reflection = False,
-    no_admission: NoAdmission = False,
-    no_throttle: NoThrottle = False,
-    no_metrics: NoMetrics = False,
-    no_coalescing: NoCoalescing = False,
-    no_retries: NoRetries = False,
-    no_hedging: NoHedging = False,
-    no_planner: NoPlanner = False,
-    placement: PlacementRule = "best-effort",
-    max_replicas: MaxReplicas = 4,
-    merge_after_s: MergeAfterS = 120.0,
-    swap_bytes: SwapBytes = 0,
-    idle_s: IdleS = 0.0,
-    no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
-    processes: Processes = 1,
-    connection_age_s: ConnectionAge = None,
-    drain_s: DrainS = 10.0,
-    log_level: LogLevel = Level.INFO,
-    parent_pid: ParentPid = 0,
+    listen: opt.PublicListen = opt.DEFAULT_LISTEN,
+    admin_listen: opt.AdminListen = opt.DEFAULT_ADMIN,
+    link_listen: opt.LinkListen = opt.DEFAULT_LINK,
+    metrics_listen: opt.MetricsListen = opt.DEFAULT_METRICS,
+    tls_cert: opt.TlsCert = None,
+    tls_key: opt.TlsKey = None,
+    reflection: opt.Reflection = False,
+    no_admission: opt.NoAdmission = False,
+    no_throttle: opt.NoThrottle = False,
+    no_metrics: opt.NoMetrics = False,
+    no_coalescing: opt.NoCoalescing = False,
+    no_retries: opt.NoRetries = False,
+    no_hedging: opt.NoHedging = False,
+    no_planner: opt.NoPlanner = False,
+    placement: opt.PlacementRule = opt.PlacingRule.BEST_EFFORT,
+    max_replicas: opt.MaxReplicas = 4,
+    merge_after_s: opt.MergeAfterS = 120.0,
+    swap_bytes: opt.SwapBytes = 0,
+    idle_s: opt.IdleS = 0.0,
+    no_overcommit: opt.NoOvercommit = False,
+    processes: opt.Processes = 1,
+    connection_age_s: opt.ConnectionAge = None,
+    drain_s: opt.DrainS = 10.0,
+    log_level: opt.LogLevel = opt.Level.INFO,
+    parent_pid: opt.ParentPid = 0,
 ) -> None:
     """Run a router until SIGTERM."""
     data_dir = existing_data_dir(session)
@@ -175,7 +90,7 @@ def router(
         throttle=not no_throttle,
         retries=not no_retries,
         hedging=not no_hedging,
-        placing=Placing(check_placing(placement)),
+        placing=Placing(placement.value),
         planner=not no_planner,
         max_replicas=max_replicas,
         merge_after_s=merge_after_s,
@@ -203,19 +118,17 @@ def agent(
     blob_dir: Annotated[
         Path | None, typer.Option("--blob-dir", help="The router's blobs, where they are here.")
     ] = None,
-    modules: Modules = None,
-    queue: Queue = "edf",
-    cores: Cores = "",
-    sandbox_required: Annotated[
-        bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
-    ] = False,
-    no_coalescing: NoCoalescing = False,
-    sealed_memory: SealedMemory = 0,
-    simulate_devices: SimulateDevices = "",
-    watchdog_s: WatchdogS = 30.0,
-    drain_s: DrainS = 10.0,
-    log_level: LogLevel = Level.INFO,
-    parent_pid: ParentPid = 0,
+    modules: opt.Modules = None,
+    queue: opt.Queue = opt.QueueOrder.EDF,
+    cores: opt.Cores = "",
+    sandbox_required: opt.SandboxRequired = False,
+    no_coalescing: opt.NoCoalescing = False,
+    sealed_memory: opt.SealedMemory = 0,
+    simulate_devices: opt.SimulateDevices = "",
+    watchdog_s: opt.WatchdogS = 30.0,
+    drain_s: opt.DrainS = 10.0,
+    log_level: opt.LogLevel = opt.Level.INFO,
+    parent_pid: opt.ParentPid = 0,
 ) -> None:
     """Run an agent until SIGTERM. Its data directory holds its own certificate and cached artifacts."""
     data_dir = required_data_dir(session)
@@ -231,7 +144,7 @@ def agent(
         join_bundle=join,
         blob_dir=blob_dir,
         modules=tuple(modules or ()),
-        queue=QueueDiscipline(check_queue(queue)),
+        queue=QueueDiscipline(queue.value),
         cores=checked_cores(cores),
         sandbox_required=sandbox_required,
         sealed_memory_bytes=sealed_memory,
@@ -273,7 +186,7 @@ def existing_data_dir(session: Session) -> Path:
 
 
 def checked_cores(text: str) -> tuple[int, ...]:
-    """Cores to give out, all of them this process's own; empty: all it has.
+    """opt.Cores to give out, all of them this process's own; empty: all it has.
 
     Raises:
         InvalidInput: One of them is not there; names those that are.
@@ -288,20 +201,6 @@ def checked_cores(text: str) -> tuple[int, ...]:
             fields={"field": "cores"},
         )
     return cores
-
-
-def check_queue(text: str) -> str:
-    """`edf` or `fifo`."""
-    if text not in ("edf", "fifo"):
-        raise typer.BadParameter(f"--queue {text!r} is not edf or fifo")
-    return text
-
-
-def check_placing(text: str) -> str:
-    """`best-effort` or `strict`."""
-    if text not in ("best-effort", "strict"):
-        raise typer.BadParameter(f"--placement {text!r} is not best-effort or strict")
-    return text
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from partywall.cli.local import server_options as opt
 from partywall.cli.local import servers
 from partywall.cli.local.extras import extra
 from partywall.cli.local.supervisor import Addresses, Launch, Plan, Supervisor, Timing
@@ -95,42 +96,40 @@ class LocalInstance:
 @command
 def up(
     session: Session,
-    listen: servers.PublicListen = servers.DEFAULT_LISTEN,
-    admin_listen: servers.AdminListen = servers.DEFAULT_ADMIN,
-    link_listen: servers.LinkListen = servers.DEFAULT_LINK,
-    metrics_listen: servers.MetricsListen = servers.DEFAULT_METRICS,
-    tls_cert: servers.TlsCert = None,
-    tls_key: servers.TlsKey = None,
-    reflection: servers.Reflection = False,
-    no_admission: servers.NoAdmission = False,
-    no_throttle: servers.NoThrottle = False,
-    no_metrics: servers.NoMetrics = False,
-    no_coalescing: servers.NoCoalescing = False,
-    no_retries: servers.NoRetries = False,
-    no_hedging: servers.NoHedging = False,
-    no_planner: servers.NoPlanner = False,
-    placement: servers.PlacementRule = "best-effort",
-    max_replicas: servers.MaxReplicas = 4,
-    merge_after_s: servers.MergeAfterS = 120.0,
-    swap_bytes: servers.SwapBytes = 0,
-    idle_s: servers.IdleS = 0.0,
-    sealed_memory: servers.SealedMemory = 0,
-    no_overcommit: Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")] = False,
-    queue: servers.Queue = "edf",
-    modules: servers.Modules = None,
-    cores: servers.Cores = "",
-    sandbox_required: Annotated[
-        bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
-    ] = False,
-    simulate_devices: servers.SimulateDevices = "",
-    watchdog_s: servers.WatchdogS = 30.0,
+    listen: opt.PublicListen = opt.DEFAULT_LISTEN,
+    admin_listen: opt.AdminListen = opt.DEFAULT_ADMIN,
+    link_listen: opt.LinkListen = opt.DEFAULT_LINK,
+    metrics_listen: opt.MetricsListen = opt.DEFAULT_METRICS,
+    tls_cert: opt.TlsCert = None,
+    tls_key: opt.TlsKey = None,
+    reflection: opt.Reflection = False,
+    no_admission: opt.NoAdmission = False,
+    no_throttle: opt.NoThrottle = False,
+    no_metrics: opt.NoMetrics = False,
+    no_coalescing: opt.NoCoalescing = False,
+    no_retries: opt.NoRetries = False,
+    no_hedging: opt.NoHedging = False,
+    no_planner: opt.NoPlanner = False,
+    placement: opt.PlacementRule = opt.PlacingRule.BEST_EFFORT,
+    max_replicas: opt.MaxReplicas = 4,
+    merge_after_s: opt.MergeAfterS = 120.0,
+    swap_bytes: opt.SwapBytes = 0,
+    idle_s: opt.IdleS = 0.0,
+    sealed_memory: opt.SealedMemory = 0,
+    no_overcommit: opt.NoOvercommit = False,
+    queue: opt.Queue = opt.QueueOrder.EDF,
+    modules: opt.Modules = None,
+    cores: opt.Cores = "",
+    sandbox_required: opt.SandboxRequired = False,
+    simulate_devices: opt.SimulateDevices = "",
+    watchdog_s: opt.WatchdogS = 30.0,
     node: Annotated[str, typer.Option("--node", help="Name of this machine's node.")] = servers.LOCAL_NODE,
     router_processes: Annotated[
         int, typer.Option("--router-processes", min=1, max=64, help="Router processes that share the public port.")
     ] = 1,
-    connection_age_s: servers.ConnectionAge = None,
-    drain_s: servers.DrainS = 10.0,
-    log_level: servers.LogLevel = servers.Level.INFO,
+    connection_age_s: opt.ConnectionAge = None,
+    drain_s: opt.DrainS = 10.0,
+    log_level: opt.LogLevel = opt.Level.INFO,
 ) -> None:
     """Run router and agent on this machine until SIGTERM; prints one line `ready {json}`."""
     data_dir = servers.existing_data_dir(session)
@@ -154,12 +153,12 @@ def up(
             *aged,
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
-            *("--placement", servers.check_placing(placement)),
+            *("--placement", placement.value),
             *("--swap-bytes", str(swap_bytes), "--idle-s", str(idle_s)),
         ),
         agent_options=(
             *common,
-            *("--queue", servers.check_queue(queue)),
+            *("--queue", queue.value),
             *(part for file in modules or () for part in ("--modules", _absolute_module(file))),
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),

@@ -1,0 +1,107 @@
+"""Options of the commands that run servers: `up` has those of `router` and `agent` together."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from partywall.cli.settings import DEFAULT_ADMIN as DEFAULT_ADMIN
+from partywall.cli.values import parse_size
+
+DEFAULT_METRICS = "127.0.0.1:8002"
+DEFAULT_LINK = "127.0.0.1:8004"
+
+
+class QueueOrder(enum.StrEnum):
+    EDF = "edf"
+    FIFO = "fifo"
+
+
+class PlacingRule(enum.StrEnum):
+    BEST_EFFORT = "best-effort"
+    STRICT = "strict"
+
+
+class Level(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+PublicListen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Public port; port 0: a free one.")]
+AdminListen = Annotated[str, typer.Option("--admin-listen", metavar="HOST:PORT", help="Operator's port.")]
+LinkListen = Annotated[str, typer.Option("--link-listen", metavar="HOST:PORT", help="Where agents dial (mTLS).")]
+MetricsListen = Annotated[str, typer.Option("--metrics-listen", metavar="HOST:PORT", help="HTTP /metrics.")]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM chain; needed for any address but loopback.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
+Reflection = Annotated[bool, typer.Option("--reflection", help="gRPC reflection on the public port too.")]
+NoAdmission = Annotated[bool, typer.Option("--no-admission", help="Queue what cannot meet its deadline.")]
+NoRetries = Annotated[bool, typer.Option("--no-retries", help="Try no request on a second replica after a failure.")]
+NoHedging = Annotated[bool, typer.Option("--no-hedging", help="Ask no second replica when a request is late.")]
+NoPlanner = Annotated[bool, typer.Option("--no-planner", help="Leave the number of replicas alone.")]
+MaxReplicas = Annotated[int, typer.Option("--max-replicas", min=1, max=16, help="Of one model.")]
+MergeAfterS = Annotated[
+    float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")
+]
+SwapBytes = Annotated[
+    int,
+    typer.Option(
+        "--swap-bytes", parser=parse_size, metavar="SIZE", help="Per node, for weights of released versions; 0: none."
+    ),
+]
+IdleS = Annotated[
+    float, typer.Option("--idle-s", min=0, help="Until a --cold-start version without requests is released; 0: never.")
+]
+SealedMemory = Annotated[
+    int,
+    typer.Option(
+        "--sealed-memory", parser=parse_size, metavar="SIZE", help="Holds released versions' sealed files; 0: none."
+    ),
+]
+NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
+NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
+NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Ignore the tenants' rates.")]
+Modules = Annotated[
+    list[str] | None, typer.Option("--modules", metavar="FILE", help="Registers architectures; repeatable.")
+]
+Queue = Annotated[QueueOrder, typer.Option("--queue", help="Order of requests in the agent.")]
+Cores = Annotated[str, typer.Option("--cores", metavar="0,1", help="Cores to give out; empty: all.")]
+DrainS = Annotated[float, typer.Option("--drain-s", min=0, help="How long accepted requests may finish.")]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, max=64, help="Router processes that share the public port.")
+]
+ConnectionAge = Annotated[
+    float | None,
+    typer.Option(
+        "--connection-age-s", min=0, help="Callers reconnect after so long; 0: never. Default: 300 if shared."
+    ),
+]
+PlacementRule = Annotated[
+    PlacingRule,
+    typer.Option(
+        "--placement",
+        help="Where no place keeps everybody's objective: the least harm, or the model waits.",
+    ),
+]
+LogLevel = Annotated[Level, typer.Option("--log-level", help="debug, info, warning or error.")]
+WatchdogS = Annotated[
+    float,
+    typer.Option("--watchdog-s", min=0.05, help="A batch is stuck after 3 x its predicted time, never before this."),
+]
+SimulateDevices = Annotated[
+    str,
+    typer.Option(
+        "--simulate-devices",
+        metavar="MODELS",
+        help="For development: GPUs that are not there (h100,h200,a100-80,a100-40); models run on the CPU behind them.",
+    ),
+]
+NoOvercommit = Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")]
+SandboxRequired = Annotated[
+    bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
+]
+ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True, min=0)]
