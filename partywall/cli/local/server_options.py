@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from partywall.cli.settings import DEFAULT_ADMIN as DEFAULT_ADMIN
+from partywall.cli.settings import DEFAULT_ADMIN, DEFAULT_PUBLIC
 from partywall.cli.values import parse_size
 
-DEFAULT_METRICS = "127.0.0.1:8002"
-DEFAULT_LINK = "127.0.0.1:8004"
+ADMIN_LISTEN, LISTEN = DEFAULT_ADMIN, DEFAULT_PUBLIC
+METRICS_LISTEN = "127.0.0.1:8002"
+LINK_LISTEN = "127.0.0.1:8004"
 
 
 class QueueOrder(enum.StrEnum):

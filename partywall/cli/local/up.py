@@ -96,10 +96,10 @@ class LocalInstance:
 @command
 def up(
     session: Session,
-    listen: opt.PublicListen = opt.DEFAULT_LISTEN,
-    admin_listen: opt.AdminListen = opt.DEFAULT_ADMIN,
-    link_listen: opt.LinkListen = opt.DEFAULT_LINK,
-    metrics_listen: opt.MetricsListen = opt.DEFAULT_METRICS,
+    listen: opt.PublicListen = opt.LISTEN,
+    admin_listen: opt.AdminListen = opt.ADMIN_LISTEN,
+    link_listen: opt.LinkListen = opt.LINK_LISTEN,
+    metrics_listen: opt.MetricsListen = opt.METRICS_LISTEN,
     tls_cert: opt.TlsCert = None,
     tls_key: opt.TlsKey = None,
     reflection: opt.Reflection = False,
