@@ -28,6 +28,7 @@ from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
 from router.control.reconcile import Reconciler
 from router.control.records import MetaEntry
+from router.control.regrouping import Regrouping
 from router.control.removal import Remover
 from router.control.setup import DataDir, load_authority, read_admin_digest, refresh_local_agent, router_identity
 from router.control.slowdowns import Slowdowns
@@ -45,6 +46,7 @@ from router.gateway.throttle import Limits, Throttle
 from router.gateway.waking import Waker
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
+from router.policy.regroup import Regrouper, RegroupLimits
 from router.policy.routing import RoutingLimits
 from router.policy.scaling import ScalingLimits
 from router.policy.triggers import TriggerSettings
@@ -252,6 +254,12 @@ def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: 
         apply=settings.planner,
         refresh=tally.refresh,
         idle_s=settings.idle_s,
+        regrouping=Regrouping(
+            reconciler.scene,
+            reconciler.manoeuvres,
+            Regrouper(RegroupLimits(hold_s=settings.merge_after_s)),
+            apply=settings.planner and settings.regroup,
+        ),
     )
 
 

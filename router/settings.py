@@ -70,6 +70,8 @@ class RouterSettings:
     """What becomes of a model for which no place keeps everybody's objective: least harm, or it waits."""
     planner: bool = True
     """Give models more replicas when they need them, and take them away again."""
+    regroup: bool = True
+    """Move models apart that cost each other their objectives, and together where that frees a device."""
     max_replicas: int = 4
     """Of one model."""
     merge_after_s: float = 120.0

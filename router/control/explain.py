@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Protocol
 
-from partywall.domain.placements import Decision
+from partywall.domain.placements import Alternative, Decision
 from partywall.domain.tenants import Tenant
 from partywall.errors import NotFound
 from partywall.v1 import models_pb2
@@ -173,7 +173,9 @@ def all_decisions(catalog: Catalog, decision_id: str = "", kind: str = "", limit
         entry = catalog.model_by_id(one.subject)
         tenant = catalog.tenant(entry.model.tenant_id) if entry is not None else None
         owner = tenant.name if tenant else ""
-        out.append(decision_view(one, entry.model.name if entry else one.subject, owner, _everybodys(catalog, one)))
+        out.append(
+            decision_view(one, entry.model.name if entry else one.subject, owner, everybodys(catalog, one.alternatives))
+        )
     if decision_id and not out:
         raise decision_not_found(decision_id)
     return out
@@ -184,10 +186,10 @@ def own_names(catalog: Catalog, tenant_id: str) -> dict[str, str]:
     return {e.model.id: e.model.name for e in catalog.models(tenant_id)}
 
 
-def _everybodys(catalog: Catalog, decision: Decision) -> dict[str, str]:
-    """`tenant/model` of every model that a decision's alternatives name, for the operator."""
+def everybodys(catalog: Catalog, alternatives: Iterable[Alternative]) -> dict[str, str]:
+    """`tenant/model` of every model that alternatives name, by id, for the operator."""
     found = {}
-    for model_id in {m for other in decision.alternatives for m in model_ids(other.reason)}:
+    for model_id in {m for other in alternatives for m in model_ids(other.reason)}:
         entry = catalog.model_by_id(model_id)
         tenant = catalog.tenant(entry.model.tenant_id) if entry is not None else None
         if entry is not None and tenant is not None:

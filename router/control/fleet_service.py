@@ -137,4 +137,5 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 "this router counts no requests (--no-metrics), so there is nothing to plan by; start it without that",
                 reason=Reason.WRONG_STATE,
             )
-        return preview_view(self._control.catalog, self._planner.preview(), enabled=self._planner.enabled)
+        planner = self._planner
+        return preview_view(self._control.catalog, planner.preview(), planner.wishes(), enabled=planner.enabled)

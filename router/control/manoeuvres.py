@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import structlog
 
@@ -63,19 +64,23 @@ class Manoeuvres:
         return [p for p in self._scene.catalog.placements() if p.replaces]
 
     async def start(
-        self, placement: Placement, target: Chosen, why: str, alternatives: Sequence[Alternative] = ()
+        self, placement: Placement, target: Chosen, why: str, inputs: Mapping[str, str] = MappingProxyType({})
     ) -> Decision:
-        """Begins to replace a placement by one at `target`; answers the recorded decision.
+        """Begins to replace a placement by one at `target`; answers the recorded decision with its `inputs`.
 
         Raises:
             NotReady: It is part of a manoeuvre already.
             Conflict: It is gone.
         """
-        (decision,) = await self.start_together([(placement, target)], why, alternatives)
+        (decision,) = await self.start_together([(placement, target)], why, inputs=inputs)
         return decision
 
     async def start_together(
-        self, moves: Sequence[tuple[Placement, Chosen]], why: str, alternatives: Sequence[Alternative] = ()
+        self,
+        moves: Sequence[tuple[Placement, Chosen]],
+        why: str,
+        alternatives: Sequence[Alternative] = (),
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Decision]:
         """As `start`, for all placements of a partition: all of them begin or none does.
 
@@ -97,7 +102,8 @@ class Manoeuvres:
                     )
                 new = self._successor(old, version, target)
                 summary = f"moves from {_place(old)} to {_place(new)}: {why}; {target.reason}"
-                decision = self._decide(entry, version, summary, old, new, alternatives or target.alternatives)
+                shown = alternatives or target.alternatives
+                decision = self._decide(entry, version, summary, old, new, shown, inputs)
                 await tx.insert(new)
                 await tx.insert(decision)
                 decisions.append(decision)
@@ -227,9 +233,10 @@ class Manoeuvres:
         old: Placement,
         new: Placement,
         alternatives: Sequence[Alternative] = (),
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> Decision:
-        inputs: Mapping[str, str] = {"old_placement": old.id, "new_placement": new.id}
-        return self._scene.decision(entry, version, "manoeuvre", summary, tuple(alternatives), inputs)
+        named = {"old_placement": old.id, "new_placement": new.id, **inputs}
+        return self._scene.decision(entry, version, "manoeuvre", summary, tuple(alternatives), named)
 
 
 def _partition(placement: Placement) -> tuple[str, str]:

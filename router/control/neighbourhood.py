@@ -59,8 +59,21 @@ class Neighbourhood:
     def work(self, placement_id: str, objective_ms: int) -> Work:
         """In steps of a twentieth, upwards: the same question gets the same answer for a while."""
         seen = self._corrections.activity(placement_id)
-        busy = min(1.0, math.ceil(seen.busy / _STEP) * _STEP)
-        return Work(objective_ms / 1e3, seen.ratio, seen.batches_per_s, busy)
+        return Work(objective_ms / 1e3, seen.ratio, seen.batches_per_s, _step(seen.busy))
+
+    def seen(self, placement_id: str, objective_ms: int) -> Work:
+        """As `work`, with no more than was seen of it."""
+        seen = self._corrections.activity(placement_id)
+        return Work(objective_ms / 1e3, seen.ratio, seen.batches_per_s, _step(seen.seen))
+
+    def observed(self, placement_id: str) -> float:
+        """The slowdown that live traffic shows beside busy neighbours; 0.0 where it shows none."""
+        now = self._corrections.now(placement_id)
+        return now.observed if now is not None and now.neighbours else 0.0
+
+
+def _step(busy: float) -> float:
+    return min(1.0, math.ceil(busy / _STEP) * _STEP)
 
 
 def _resident(one: Occupant) -> Resident:

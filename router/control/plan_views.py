@@ -6,18 +6,51 @@ from collections.abc import Sequence
 
 from partywall.v1 import fleet_pb2, models_pb2
 from router.control.catalog import Catalog
+from router.control.explain import everybodys
 from router.control.plan_steps import Step, alternatives, inputs
+from router.control.regrouping import inputs_of
 from router.control.views import GONE
+from router.policy.choosing import with_names
+from router.policy.regroup import Move
 
 
-def preview_view(catalog: Catalog, steps: Sequence[Step], *, enabled: bool) -> fleet_pb2.PreviewPlanResponse:
-    """A preview of the whole plan."""
+def preview_view(
+    catalog: Catalog, steps: Sequence[Step], wishes: Sequence[Move] = (), *, enabled: bool
+) -> fleet_pb2.PreviewPlanResponse:
+    """A preview of the whole plan: replicas of each model, then the moves apart and together."""
     shown = [_step(catalog, step) for step in steps]
+    moves = [_move(catalog, move) for move in wishes]
     return fleet_pb2.PreviewPlanResponse(
         enabled=enabled,
-        steps=shown,
+        steps=[*shown, *moves],
         replicas_now=sum(one.replicas_now for one in shown),
         replicas_planned=sum(one.replicas_planned for one in shown),
+    )
+
+
+def _move(catalog: Catalog, move: Move) -> fleet_pb2.PlanStep:
+    placement, target = move.placement, move.target
+    tenant, entry = catalog.tenant(placement.tenant_id), catalog.model_by_id(placement.model_id)
+    place = f"{target.node}/{target.partition.device_id} ({target.partition.kind.value})" if target else ""
+    replicas = max(1, entry.model.replicas) if entry is not None else 1
+    return fleet_pb2.PlanStep(
+        tenant=tenant.name if tenant is not None else GONE,
+        model=entry.model.name if entry is not None else GONE,
+        version=placement.version,
+        action="move" if target is not None else "blocked",
+        reason=move.reason if move.due else f"{move.reason}; waiting for that to hold",
+        replicas_now=replicas,
+        replicas_planned=replicas,
+        place=place,
+        blocked="" if target is not None else "no other place is better",
+        memory_bytes=placement.memory_bytes,
+        inputs=inputs_of(move),
+        alternatives=[
+            models_pb2.Alternative(
+                choice=one.choice, chosen=one.chosen, reason=with_names(one.reason, everybodys(catalog, [one]))
+            )
+            for one in (target.alternatives if target is not None else ())
+        ],
     )
 
 

@@ -1,5 +1,7 @@
 """The live planner: watches how models do, decides how many replicas each should have, and has that done.
 
+Who stands beside whom is `regrouping`'s, which it calls.
+
 It looks once a second, decides every few seconds and at once where an objective is at risk, and changes one number: the
 model's replicas. Where they go is `router.policy.placement`'s, bringing them up and draining them the reconcile loop's.
 Every change is recorded with its inputs and the alternatives. `preview` answers what it would do now and does nothing.
@@ -20,10 +22,12 @@ from partywall.errors import PartywallError
 from router.control.catalog import ModelEntry
 from router.control.passes.replicas import find_place
 from router.control.plan_steps import Step, alternatives, inputs
+from router.control.regrouping import Regrouping
 from router.control.scene import Scene, new_id
 from router.control.versions import release
 from router.gateway.replicas import Replica
 from router.policy.placement import Chosen, NoPlace
+from router.policy.regroup import Move
 from router.policy.scaling import FleetScaler, Observed, ScalingLimits
 
 log = structlog.get_logger(__name__)
@@ -67,8 +71,10 @@ class LivePlanner:
         apply: bool = True,
         refresh: Callable[[], Awaitable[None]] | None = None,
         idle_s: float = 0.0,
+        regrouping: Regrouping | None = None,
     ) -> None:
         self._scene = scene
+        self._regrouping = regrouping
         self._counts = counts
         self._kick = kick
         self._refresh = refresh
@@ -98,6 +104,8 @@ class LivePlanner:
         self._scaler.observe(now_s, observed)
         if self.enabled and self._idle_s:
             await self._release_idle(now_s, observed)
+        if self._regrouping is not None and await self._regrouping.look(now_s):
+            self._kick()
         if now_s - self._decided_s < DECIDE_S and not self._scaler.at_risk(now_s):
             return
         self._decided_s = now_s
@@ -132,6 +140,10 @@ class LivePlanner:
             return self._steps(self._scene.clock.monotonic(), self._observe(), self._planned())
         finally:
             self._seen = seen
+
+    def wishes(self) -> list[Move]:
+        """The moves apart and together that the last look found."""
+        return list(self._regrouping.wishes) if self._regrouping is not None else []
 
     def _observe(self) -> dict[str, Observed]:
         """Each planned model since the last look, by model id."""

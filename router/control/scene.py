@@ -29,6 +29,14 @@ class Knowledge(Bounds, Protocol):
         """What a replica asks of its device, by its traffic; an empty id: nothing is known of it."""
         ...
 
+    def seen(self, placement_id: str, objective_ms: int) -> Work:
+        """As `work`, with no more than was seen of it: what was never looked at is idle here."""
+        ...
+
+    def observed(self, placement_id: str) -> float:
+        """The slowdown that live traffic shows beside busy neighbours; 0.0 where it shows none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:

@@ -22,6 +22,7 @@ from isolation.interference.direct import DirectModel
 from isolation.interference.live import LiveCorrector, Setting
 from isolation.interference.model import Basis, Prediction, Predictor
 from partywall.domain.fleet import Device
+from partywall.domain.placements import Placement
 from partywall.domain.profiles import Profile, Resident
 from router.gateway.correction_state import CorrectionPolicy, Standing, State
 from router.gateway.profiled_bounds import Profiles
@@ -154,7 +155,7 @@ class Corrections:
 
     def _look(self, replica: Replica, device: Device, taken: Taken, period_s: float) -> Standing:
         policy, placement = self.policy, replica.placement
-        state = self._states.setdefault(placement.id, State())
+        state = self._state(placement)
         share = share_of(placement, device)
         profile = self._profile_of(replica, device)
         state.see(taken, period_s, policy, rows_factor(taken, profile, share))
@@ -163,6 +164,15 @@ class Corrections:
         ratio = None if self.measuring(placement.node) else solo_ratio(taken, profile, share, policy.least_batches)
         resident = Resident(version_name(placement.model_id, placement.version), share)
         return Standing(replica, state, resident, profile, ratio)
+
+    def _state(self, placement: Placement) -> State:
+        state = self._states.get(placement.id)
+        if state is None:
+            state = self._states[placement.id] = State()
+            before = self._states.get(placement.replaces)
+            if before is not None:
+                state.take_over(before)
+        return state
 
     def _judge(self, mine: Standing, all_here: Sequence[Standing], model: Predictor, at_s: float) -> None:
         state, policy = mine.state, self.policy

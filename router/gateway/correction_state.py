@@ -42,6 +42,7 @@ class State:
     observed: float = 0.0
     now: SlowdownNow | None = None
     peak: float = 1.0
+    seen_peak: float = 0.0
     peak_batches_per_s: float = 0.0
     rows_factor: float = 1.0
 
@@ -51,15 +52,21 @@ class State:
         self.lately = max(self.busy, self.lately + policy.smoothing * (self.busy - self.lately))
         keep = 0.5 ** (period_s / policy.peak_half_life_s)
         self.peak = max(self.busy, self.peak * keep)
+        self.seen_peak = max(self.busy, self.seen_peak * keep)
         batches_per_s = sum(count for count, _ in taken.values()) / period_s
         self.peak_batches_per_s = max(batches_per_s, self.peak_batches_per_s * keep)
         if rows_factor is not None:
             self.rows_factor += policy.smoothing * (rows_factor - self.rows_factor)
 
+    def take_over(self, before: State) -> None:
+        """The traffic of a replica that this one replaces comes here."""
+        self.peak, self.seen_peak = before.peak, before.seen_peak
+        self.peak_batches_per_s, self.rows_factor = before.peak_batches_per_s, before.rows_factor
+
     @property
     def activity(self) -> Activity:
         """For those who would stand beside it."""
-        return Activity(self.peak, self.peak_batches_per_s, self.rows_factor * math.exp(self.workload))
+        return Activity(self.peak, self.seen_peak, self.peak_batches_per_s, self.rows_factor * math.exp(self.workload))
 
     @property
     def workload(self) -> float:

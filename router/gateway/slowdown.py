@@ -32,10 +32,12 @@ class Activity:
 
     Attributes:
         busy: Upper bound on the part of the time that it works: 1.0 at first, then the peak, forgotten slowly.
+        seen: The peak that was seen, 0.0 at first.
         batches_per_s: Likewise, 0.0 at first.
         ratio: Service time of its batches alone / one row's solo time by the profile.
     """
 
     busy: float = 1.0
+    seen: float = 0.0
     batches_per_s: float = 0.0
     ratio: float = 1.0

@@ -84,8 +84,14 @@ def choose(
         reason = f"no place keeps everybody's objective (--placement strict){_hint(want, first, bounds)}"
         return NoPlace(reason, False, tuple(seen))
     chosen = first.option.verdict
-    made = replace(chosen, predicted_finish_s=first.finish_s, reason=_reason(want, first, bounds))
-    return replace(made, alternatives=_marked(seen, made))
+    return replace(
+        chosen,
+        predicted_finish_s=first.finish_s,
+        reason=_reason(want, first, bounds),
+        alternatives=_marked(seen, chosen),
+        sharing=harm,
+        strain=first.assessment.strain,
+    )
 
 
 def nameless(text: str) -> str:

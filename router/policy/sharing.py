@@ -138,6 +138,16 @@ def effect(victim: Tenancy, others: Sequence[Tenancy], device: Device, bounds: B
     return Effect(victim.placement_id, victim.model_id, slowdown, strained, sharing)
 
 
+def observed_strain(victim: Tenancy, slowdown: float, device: Device, bounds: Bounds, limits: SharingLimits) -> float:
+    """Strain at a slowdown that was measured; 0.0 where the objective is kept, or is missed alone already."""
+    service_s = victim.solo_s(device, bounds)
+    if service_s is None:
+        return 0.0
+    found = strain(service_s, Estimate(slowdown, slowdown, slowdown), victim.work, limits)
+    alone = strain(service_s, ALONE, victim.work, limits)
+    return 0.0 if found <= 1.0 or (alone > 1.0 and found <= limits.hopeless * alone) else found
+
+
 def effects(there: Sequence[Tenancy], device: Device, bounds: Bounds, limits: SharingLimits) -> tuple[Effect, ...]:
     """What all that stand on a device come to for each other, in order."""
     return tuple(effect(one, [*there[:at], *there[at + 1 :]], device, bounds, limits) for at, one in enumerate(there))

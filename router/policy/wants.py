@@ -9,7 +9,7 @@ from isolation.trust import Clearance, Resident
 from partywall.domain.fleet import Device, Partition
 from partywall.domain.placements import Alternative, Placement
 from partywall.domain.tenants import TrustPolicy
-from router.policy.sharing_words import SharingLimits, Work
+from router.policy.sharing_words import Sharing, SharingLimits, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ class Chosen:
     predicted_finish_s: float
     reason: str
     alternatives: tuple[Alternative, ...]
+    sharing: Sharing = Sharing.ACCEPTABLE
+    strain: float = 0.0
+    """The worst of those that would stand there, by the interference model."""
 
 
 @dataclass(frozen=True, slots=True)

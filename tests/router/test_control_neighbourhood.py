@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fleet_world import FleetWorld
 from sharing_world import Table, gpu
@@ -80,10 +82,24 @@ def test_a_replica_is_taken_as_busy_until_it_was_seen_not_to_be(pair: Pair) -> N
     assert work.rate_per_s == pytest.approx(10.0)
     assert work.ratio == pytest.approx(1.0, abs=0.05)
     assert pair.known.work("place-b", 0).busy <= 0.05
+    assert pair.known.seen("place-a", 50) == work
+    assert pair.known.seen("place-never", 50).busy == 0.0
+    assert pair.known.observed("place-a") == 0.0
     # A busy minute is remembered for a while.
     pair.run(1, (160, 1, 0.01), (0, 1, 0.0))
     pair.run(10, (0, 1, 0.0), (0, 1, 0.0))
     assert pair.known.work("place-a", 50).busy >= 0.7
+
+
+def test_who_takes_over_takes_the_traffic_with_it(pair: Pair) -> None:
+    pair.run(600, (20, 4, 0.022), (0, 1, 0.0))
+    before = pair.known.work("place-a", 50)
+    old = pair.replicas["a"]
+    fresh = replace(old.placement, id="place-new", replaces="place-a")
+    pair.replicas["new"] = Replica(fresh, 9)
+    pair.run(1, (20, 4, 0.022), (0, 1, 0.0))
+    after = pair.known.work("place-new", 50)
+    assert (after.busy, after.rate_per_s) == pytest.approx((before.busy, before.rate_per_s), rel=0.1)
 
 
 def test_batches_of_many_rows_count_as_what_they_take(pair: Pair) -> None:
@@ -117,6 +133,12 @@ class Known(Table):
 
     def work(self, placement_id: str, objective_ms: int) -> Work:
         return Work(objective_ms / 1e3)
+
+    def seen(self, placement_id: str, objective_ms: int) -> Work:
+        return Work(objective_ms / 1e3, busy=0.0)
+
+    def observed(self, placement_id: str) -> float:
+        return 0.0
 
 
 @pytest.fixture

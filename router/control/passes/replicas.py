@@ -40,12 +40,7 @@ def find_place(scene: Scene, entry: ModelEntry, version: Version) -> Chosen | No
     tenant = scene.catalog.tenant(entry.model.tenant_id)
     if tenant is None:
         return NoPlace("its tenant is gone", False, ())
-    like = next((p for p in scene.catalog.placements() if _is_of(p, entry, version)), None)
-    return scene.place(replace(scene.want(tenant, entry, version, like), apart=True))
-
-
-def _is_of(placement: Placement, entry: ModelEntry, version: Version) -> bool:
-    return placement.model_id == entry.model.id and placement.version == version.number
+    return scene.place(replace(scene.want(tenant, entry, version), apart=True))
 
 
 async def _add(scene: Scene, entry: ModelEntry, version: Version) -> None:
