@@ -135,7 +135,8 @@ class Profiler:
                 record.runs.append(pb.MeasuredRun(key=step.key, values=done[step.key]))
             if number < len(steps):
                 self._tell(job, number, len(steps), step, record)
-        profile = assemble(job.spec.model, record.device_type, plan, done, bench.facts(plan.rows))
+        facts = await bench.facts(plan.rows, plan.shares[0])
+        profile = assemble(job.spec.model, record.device_type, plan, done, facts)
         record.profile.CopyFrom(profile_to_proto(profile))
         self._tell(job, len(steps), len(steps), steps[-1], record)
 

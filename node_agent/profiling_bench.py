@@ -88,9 +88,17 @@ class WorkerBench:
         """
         return (await self._model(share_percent)).loaded.signature
 
-    def facts(self, rows: int) -> Facts:
-        """Memory and load time as first seen, bytes of a batch of `rows` rows where one was run."""
-        input_bytes, output_bytes = self._sizes.get(rows, (0, 0))
+    async def facts(self, rows: int, share_percent: int) -> Facts:
+        """Memory and load time as first seen, bytes of a batch of `rows` rows.
+
+        Where every run of that size was measured in an earlier job, one is run for its sizes.
+        """
+        if rows not in self._sizes:
+            standing = await self._model(share_percent)
+            request = make_request(self._spec.model, self._spec.version, standing.loaded.signature, rows)
+            model = self._stream = Stream(standing.worker, _HANDLE, request.data)
+            await self._warm(model, rows, request.input_bytes)
+        input_bytes, output_bytes = self._sizes[rows]
         return replace(self._facts, input_bytes=input_bytes, output_bytes=output_bytes)
 
     async def run(self, step: Step) -> dict[str, float]:

@@ -55,6 +55,11 @@ class SlowdownCollector(Collector):
             "Service time beside neighbours / alone at the same share, by kind (predicted, observed, bound)",
             labels=("tenant", "model", "version", "node", "kind"),
         )
+        rests = GaugeMetricFamily(
+            "partywall_slowdown_basis",
+            "1 under what the prediction rests on: fit, profiles, or constant where something was never measured",
+            labels=("tenant", "model", "version", "node", "basis"),
+        )
         for now in self._slowdowns():
             placement = now.placement
             tenant, model = self._names.tenant_name(placement.tenant_id), self._names.model_name(placement.model_id)
@@ -63,7 +68,9 @@ class SlowdownCollector(Collector):
             family.add_metric([*labels, "bound"], now.bound)
             if now.observed:
                 family.add_metric([*labels, "observed"], now.observed)
+            rests.add_metric([*labels, now.basis.value], 1.0)
         yield family
+        yield rests
 
 
 def serve(registry: CollectorRegistry, address: Address) -> tuple[Address, Callable[[], None]]:

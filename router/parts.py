@@ -16,6 +16,7 @@ from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.enrol import Enrolment
 from router.control.events import EventLog
+from router.control.fits import FOLDER, FitBook
 from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.kinds import Kind
@@ -40,6 +41,7 @@ from router.gateway.attempts import Attempts, loop_later
 from router.gateway.correction import Corrections
 from router.gateway.dispatch import Deadlines, Dispatcher
 from router.gateway.journal import Journal
+from router.gateway.predictors import Predictors
 from router.gateway.shared_throttle import QuotaBook, SharedThrottle
 from router.gateway.statistics import NoStatistics, Statistics
 from router.gateway.throttle import Limits, Throttle
@@ -118,11 +120,19 @@ async def build(settings: RouterSettings) -> Parts:
     membership = Membership(clock, Names(catalog), settings.dead_after_s, shared=not rank.alone)
     operator = Operator(overcommit=settings.overcommit, placing=settings.placing)
     profile_book = ProfileBook(control)
-    profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor))
+    fit_book = FitBook.open(settings.data_dir / FOLDER)
+    predictors = Predictors(fit_book, fit_book.types)
+    profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor), predictors.basis)
     registry = CollectorRegistry()
     events = EventLog(catalog, clock, registry)
     corrections = Corrections(
-        membership.replica_runtimes, membership.devices, profile_book, device_type, measuring=profiles.measuring
+        membership.replica_runtimes,
+        membership.devices,
+        profile_book,
+        device_type,
+        predictor=predictors,
+        generation=lambda: predictors.generation,
+        measuring=profiles.measuring,
     )
     reconciler = None
     if rank.leads:
@@ -149,9 +159,9 @@ async def build(settings: RouterSettings) -> Parts:
     siblings = Siblings(rank, statistics, registry, journal)
     shared = _shared_slowdowns(siblings, corrections, leads=rank.leads) if not rank.alone else None
     if isinstance(shared, LeadersSlowdowns):
-        slowdowns = Slowdowns(corrections, catalog, clock, shared.windows)
+        slowdowns = Slowdowns(corrections, catalog, clock, shared.windows, predictors)
     else:
-        slowdowns = Slowdowns(corrections, catalog, clock)
+        slowdowns = Slowdowns(corrections, catalog, clock, predictors=predictors)
     profiles.on_profile(slowdowns.new_profile)
     throttle = _throttle(settings, clock)
     dispatcher = Dispatcher(

@@ -35,6 +35,8 @@ class ActivePrediction:
     mean_upper: float
     tail: float
     tail_upper: float
+    basis: Basis = Basis.PROFILES
+    """The weakest of those that the sets of busy neighbours rest on."""
 
 
 def predict_active(
@@ -56,11 +58,13 @@ def predict_active(
     slowdown = np.array([p.slowdown for p in predictions])
     upper = np.array([p.upper for p in predictions])
     possible = chance > 0
+    bases = {p.basis for p, b, c in zip(predictions, beside, chance, strict=True) if b and c > 0}
     return ActivePrediction(
         mean=float(slowdown[possible] @ chance[possible]),
         mean_upper=float(upper[possible] @ chance[possible]),
         tail=_quantile(slowdown, chance, quantile),
         tail_upper=_quantile(upper, chance, quantile),
+        basis=next((b for b in (Basis.CONSTANT, Basis.PROFILES, Basis.FIT) if b in bases), Basis.PROFILES),
     )
 
 
@@ -74,7 +78,7 @@ def mean_prediction(model: Predictor, victim: Resident, busy: Mapping[Resident, 
     mean, upper = found.mean, found.mean_upper
     if not math.isfinite(upper):
         return Prediction(mean, math.inf, _UNKNOWN, Basis.CONSTANT)
-    return Prediction(mean, upper, max(math.log(upper / mean) / _DEVIATIONS, _LEAST), Basis.PROFILES)
+    return Prediction(mean, upper, max(math.log(upper / mean) / _DEVIATIONS, _LEAST), found.basis)
 
 
 def _chance(busy: Mapping[Resident, float], neighbours: Sequence[Resident], on: Sequence[bool]) -> float:

@@ -8,10 +8,11 @@ runs teach the predictor about pressures that no model of the training set exert
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isolation.interference.mixtures import BLENDS, Array, fit_blends
 from partywall.domain.profiles import Counters, ProbePoint, ProbeSetting, Profile, Resident
@@ -21,6 +22,8 @@ Shares: TypeAlias = tuple[int, int]
 _SELF_RIDGE = 0.02  # squared log slowdowns: a few percent of noise on each of about ten rows
 _SHARE_RIDGE = 1e-3
 _MIN_KNOWN = 0.5
+MIN_COVERED = 0.9
+"""Of the points of a fit; the probes of a model that joins later are those of the fit, or it does not join."""
 _TYPICAL_BUSY = 0.7
 _TYPICAL_DRAM = 0.15
 
@@ -42,6 +45,38 @@ class Atlas:
     pressure: Array
     blends: Array
     profiles: Mapping[str, Profile]
+
+    @property
+    def is_probe(self) -> NDArray[np.bool_]:
+        """Which of `names` are probes, (names,)."""
+        probes = {p.name for p in self.probes}
+        return np.array([n in probes for n in self.names], dtype=np.bool_)
+
+    def joined(self, profiles: Mapping[str, Profile]) -> Atlas:
+        """With further models, whose names stand last. `covers` must hold for each, and none may stand here.
+
+        Nothing of what stood here changes: the models of before, and the probes' own curves, are as they were.
+        """
+        curves = [_curves(p, self.grid, self.probes) for p in profiles.values()]
+        if not curves:
+            return self
+        known = slice(0, self.models)
+        sensitivity = np.array([_filled(s, self.sensitivity[known]) for s, _ in curves])
+        pressure = np.array([_filled(p, self.pressure[known]) for _, p in curves])
+        blends = fit_blends(self.sensitivity[self.is_probe], pressure, [b for _, b in self.grid])
+        return replace(
+            self,
+            names=self.names + tuple(profiles),
+            sensitivity=np.concatenate([self.sensitivity, sensitivity]),
+            pressure=np.concatenate([self.pressure, pressure]),
+            blends=np.concatenate([self.blends, blends], axis=1),
+            profiles={**self.profiles, **profiles},
+        )
+
+    def covers(self, profile: Profile) -> bool:
+        """Whether enough of a profile's curves lie on this grid to stand here."""
+        curves = _curves(profile, self.grid, self.probes)
+        return all(float(np.isfinite(c).mean()) >= MIN_COVERED for c in curves)
 
     def index(self, name: str) -> int:
         return self.names.index(name)
@@ -136,6 +171,11 @@ def _curves(profile: Profile, grid: Sequence[Shares], probes: Sequence[ProbeSett
     sensitivity = [[profile.sensitivity.get(ProbePoint(r, a, b), nan) for r in probes] for a, b in grid]
     pressure = [[profile.pressure.get(ProbePoint(r, b, a), nan) for r in probes] for a, b in grid]
     return np.log(np.array(sensitivity)), np.log(np.array(pressure))
+
+
+def _filled(curves: Array, others: Array) -> Array:
+    """One model's curves; points that nobody measured take the mean of `others` (models, grid, probes)."""
+    return np.where(np.isnan(curves), others.mean(axis=0), curves)
 
 
 def _fill(curves: Array) -> Array:

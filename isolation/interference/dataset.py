@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,13 @@ def load(path: Path) -> Measurements:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as exc:
         raise InvalidInput(f"{path} is not a readable measurement file: {exc}") from exc
+    return parse(data, str(path))
+
+
+def parse(data: Any, where: str) -> Measurements:
+    """Measurements of decoded JSON; InvalidInput names the key of `where` that does not fit."""
     if not isinstance(data, dict) or not isinstance(data.get("solo"), dict):
-        raise InvalidInput(f"{path} must be a JSON object with the keys solo and co")
+        raise InvalidInput(f"{where} must be a JSON object with the keys solo and co")
     return Measurements(
         device=str(data.get("device", "unknown")),
         solo_ms={_resident(k): _mean(k, v) for k, v in data["solo"].items()},
@@ -79,6 +84,21 @@ def load(path: Path) -> Measurements:
         counters={_resident(k): _counters(k, v) for k, v in data.get("gpm_solo", {}).items()},
         runs=tuple(_run(k, v) for k, v in data.get("co", {}).items()),
     )
+
+
+def as_json(data: Measurements) -> dict[str, Any]:
+    """What `parse` reads, with means alone."""
+
+    def key(resident: Resident) -> str:
+        return f"{resident.name}@{resident.share_percent}"
+
+    return {
+        "device": data.device,
+        "solo": {key(r): {"mean": ms} for r, ms in data.solo_ms.items()},
+        "solo_with_probes": {key(r): {"mean": ms} for r, ms in data.beside_probes_ms.items()},
+        "gpm_solo": {key(r): asdict(counters) for r, counters in data.counters.items()},
+        "co": {"+".join(map(key, r.partners)): [{"mean": ms} for ms in r.latency_ms] for r in data.runs},
+    }
 
 
 def profiles(measurements: Measurements) -> dict[str, Profile]:

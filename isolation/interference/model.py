@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,17 +14,22 @@ from isolation.interference.atlas import Atlas
 from isolation.interference.bound import Bound
 from isolation.interference.crowd import CrowdModel
 from isolation.interference.observations import ResidualPrior
-from isolation.interference.pairs import PairModel, PairStudy
+from isolation.interference.pairs import JoinedPairs, PairBeliefs, PairModel, PairStudy
 from isolation.interference.rows import Colocation, Group, Pair
 from isolation.interference.uncapped import UncappedModel
-from partywall.domain.profiles import Resident
+from partywall.domain.profiles import Profile, Resident
+from partywall.errors import InvalidInput
 
 _WIDE_DEVIATION = 0.5
 
 
 class Basis(enum.StrEnum):
-    """What a prediction rests on; anything but PROFILES should keep the model isolated until it is measured."""
+    """What a prediction rests on; a model whose prediction is a CONSTANT stays isolated until it is measured.
 
+    FIT: co-runs of this type of device, and profiles. PROFILES: profiles alone.
+    """
+
+    FIT = "fit"
     PROFILES = "profiles"
     CONSTANT = "constant"
 
@@ -93,12 +98,27 @@ class InterferenceModel:
     """The fitted parts. `constants` are mean log slowdowns by group, the answer where profiles are missing."""
 
     atlas: Atlas
-    pairs: PairModel
+    pairs: PairModel | JoinedPairs
     uncapped: UncappedModel | None
     crowd: CrowdModel
     bound: Bound
     residual_prior: ResidualPrior
     constants: Mapping[Group, float]
+
+    def joined(self, profiles: Mapping[str, Profile]) -> InterferenceModel:
+        """This fit with further models, by their profiles alone; `atlas.covers` must hold for each.
+
+        Raises:
+            InvalidInput: A name stands in the fit already, or models have joined before.
+        """
+        if not profiles:
+            return self
+        taken = profiles.keys() & set(self.atlas.names)
+        if taken or not isinstance(self.pairs, PairModel):
+            raise InvalidInput(f"a fit is joined once, by new names; taken: {sorted(taken)}")
+        pairs = self.pairs.joined(profiles)
+        atlas = pairs.base.study.atlas
+        return replace(self, atlas=atlas, pairs=pairs, crowd=replace(self.crowd, atlas=atlas))
 
     def predict(self, rows: Sequence[Colocation]) -> list[Prediction]:
         """One prediction per row, whatever its kind. Needs no measurement of the row itself."""
@@ -132,7 +152,7 @@ def _is_capped_pair(row: Colocation) -> bool:
     return len(row.neighbours) == 1 and row.group is not Group.UNCAPPED
 
 
-def _pair_logs(pairs: PairModel, crowds: Sequence[Colocation]) -> PairLogs:
+def _pair_logs(pairs: PairBeliefs, crowds: Sequence[Colocation]) -> PairLogs:
     wanted = tuple(dict.fromkeys((c.victim, n) for c in crowds for n in c.neighbours))
     if not wanted:
         return PairLogs({})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from isolation.interference.gaussian import Belief, Conditioned, Index, conditio
 from isolation.interference.kernels import MEMBERS, Structure
 from isolation.interference.mixtures import Array
 from isolation.interference.rows import Pair, PairRows, probe_pairs, tabulate
+from partywall.domain.profiles import Profile
 
 _TRUST = 0.9  # of the structural prior; what it leaves out goes to the constant
 _SHARPNESS = 20.0  # a member 5 % worse in the inner validation keeps about a third of its weight
@@ -58,6 +60,14 @@ class Residuals:
     measured: Array
 
 
+class PairBeliefs(Protocol):
+    """What believes in pairs: a fit, or one that models have joined."""
+
+    def predict(self, pairs: Sequence[Pair]) -> Belief:
+        """Belief over log slowdowns."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PairModel:
     """The fitted ensemble. `train` are places in the study's rows; the first `co_runs` of them are co-runs.
@@ -74,13 +84,22 @@ class PairModel:
 
     def predict(self, pairs: Sequence[Pair]) -> Belief:
         """Belief over the log slowdowns of any pairs of models of the atlas, seen or not, at any shares."""
-        rows, seen = tabulate(self.study.atlas, pairs), self.study.rows.take(self.train)
+        return pool(self.beliefs(tabulate(self.study.atlas, pairs)), self.weights)
+
+    def beliefs(self, rows: PairRows) -> list[Belief]:
+        """One per member."""
+        seen = self.study.rows.take(self.train)
         beliefs = []
         for structure, member in zip(self.study.structures, self.members, strict=True):
             prior = structure.covariance(rows, rows, self.study.atlas.probes) + np.diag(structure.noises(rows))
             cross = structure.covariance(rows, seen, self.study.atlas.probes)
             beliefs.append(member.predict(_TRUST * rows.prior + self.offset, cross, prior))
-        return pool(beliefs, self.weights)
+        return beliefs
+
+    def joined(self, profiles: Mapping[str, Profile]) -> JoinedPairs:
+        """The same fit with further models, by their profiles alone."""
+        atlas = self.study.atlas.joined(profiles)
+        return JoinedPairs(replace(self, study=replace(self.study, atlas=atlas)), tuple(profiles))
 
     def inner(self) -> list[Residuals]:
         """What each seen model's rows look like to the rest: the only source of every learned uncertainty."""
@@ -91,6 +110,34 @@ class PairModel:
             belief = pool([m.leave_out(places) for m in self.members], self.weights)
             found.append(Residuals(name, tuple(seen[i] for i in places), belief, measured[places]))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedPairs:
+    """A fit and models that came after it: their probe runs are seen as the fit saw those of its own models.
+
+    They are conditioned on where a pair is asked for, so that the fit itself is made once whoever joins.
+    """
+
+    base: PairModel
+    names: tuple[str, ...]
+
+    def predict(self, pairs: Sequence[Pair]) -> Belief:
+        """As `PairModel.predict`."""
+        asked = {n for p in pairs for n in p.names}
+        atlas, count = self.base.study.atlas, len(pairs)
+        runs = probe_pairs(atlas, [n for n in self.names if n in asked])
+        rows = tabulate(atlas, [*pairs, *runs])
+        beliefs = [_given(b, rows.target[count:], count) for b in self.base.beliefs(rows)]
+        return pool(beliefs, self.base.weights)
+
+
+def _given(belief: Belief, target: Array, count: int) -> Belief:
+    """The first `count` rows once the others were measured (Rasmussen and Williams 2006, eq. A.6)."""
+    cross, seen = belief.covariance[:count, count:], belief.covariance[count:, count:]
+    gain = np.linalg.solve(seen, cross.T).T
+    mean = belief.mean[:count] + gain @ (target - belief.mean[count:])
+    return Belief(mean, belief.covariance[:count, :count] - gain @ cross.T)
 
 
 def _model_blocks(pairs: Sequence[Pair]) -> dict[str, Index]:

@@ -14,6 +14,8 @@ MAX_ROWS = 64
 """Solo latencies are measured up to this batch, unless the co-runs ask for more."""
 _CPU = (Resource.MEMORY_BANDWIDTH, Resource.LLC, Resource.RANDOM)
 _GPU = (Resource.DRAM, Resource.RANDOM, Resource.L2, Resource.POWER, Resource.LAUNCH, Resource.PCIE)
+PROBES = tuple(ProbeSetting(r) for r in dict.fromkeys((*_CPU, *_GPU)))
+"""Flat out: what every full profile has at all pairs of shares."""
 _QUARTERS = (25, 50, 75, 100)
 _LOW_LEVEL = 0.4
 

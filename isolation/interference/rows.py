@@ -104,7 +104,8 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
     place = {name: i for i, name in enumerate(atlas.names)}
     victim = np.array([place[p.victim.name] for p in pairs], dtype=np.int64)
     neighbour = np.array([place[p.neighbour.name] for p in pairs], dtype=np.int64)
-    with_probe = (victim >= atlas.models) | (neighbour >= atlas.models)
+    probe = atlas.is_probe
+    with_probe = probe[victim] | probe[neighbour]
     session = np.array([[*atlas.session(p.victim), *atlas.session(p.neighbour)] for p in pairs]).reshape(len(pairs), 4)
     session = np.where(with_probe[:, None], 0.0, session)
     sensitivity = np.einsum("nc,ncr->nr", weights, atlas.sensitivity[victim])
@@ -126,18 +127,18 @@ def tabulate(atlas: Atlas, pairs: Sequence[Pair]) -> PairRows:
     )
 
 
-def probe_pairs(atlas: Atlas) -> list[Pair]:
-    """The probe runs as pairs: models beside probes, then probes beside models.
+def probe_pairs(atlas: Atlas, names: Sequence[str] | None = None) -> list[Pair]:
+    """The probe runs of all models, or of these, as pairs: models beside probes, then probes beside models.
 
     Without the probes' own curves a probe has no place in the atlas, and there is nothing to say.
     """
     if len(atlas.names) == atlas.models:
         return []
     beside, pressed = [], []
-    for m in range(atlas.models):
+    for name in atlas.names[: atlas.models] if names is None else names:
+        m = atlas.index(name)
         for c, (a, b) in enumerate(atlas.grid):
             for r, probe in enumerate(atlas.probes):
-                name = atlas.names[m]
                 sensitivity = float(np.exp(atlas.sensitivity[m, c, r]))
                 pressure = float(np.exp(atlas.pressure[m, c, r]))
                 beside.append(Pair(Resident(name, a), Resident(probe.name, b), sensitivity))

@@ -96,6 +96,11 @@ def _judgeable(profile: Profile) -> bool:
     return profile.probed and bool(profile.beside_probes_ms)
 
 
+def rows_of(runs: Sequence[tuple[Run, Measurements]]) -> list[Colocation]:
+    """Every partner of every run, with its slowdown; InvalidInput names the solo that is missing."""
+    return _rows(runs)[0]
+
+
 def _rows(
     runs: Sequence[tuple[Run, Measurements]], fallback: Measurements | None = None
 ) -> tuple[list[Colocation], list[int]]:

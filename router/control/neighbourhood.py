@@ -33,7 +33,7 @@ class Neighbourhood:
         self._book = book
         self._corrections = corrections
         self._clock = clock
-        self._bounds = ProfiledBounds(book, corrections.predictor)
+        self._bounds = ProfiledBounds(book, corrections.predictor, corrections.generation)
 
     def informed(self) -> bool:
         """Whether any model has both curves."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from isolation.interference.model import Basis
 from partywall.domain.models import Version
-from partywall.domain.profiles import device_type
+from partywall.domain.profiles import Profile, device_type
 from partywall.domain.tenants import Tenant
 from partywall.errors import NotReady, PartywallError, PermissionDenied, Reason
 from partywall.v1 import agent_link_pb2 as link
@@ -23,6 +24,7 @@ from router.control.profile_target import Target, Targets
 from router.control.removal import require_version
 from router.control.specs import data_key_of, version_spec
 from router.gateway.link import AgentSession
+from router.gateway.predictors import Predictors
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +54,15 @@ class _Job:
         return self.status.state == pb.PROFILE_STATE_RUNNING
 
 
+BasisOf = Callable[[Profile], tuple[Basis, str]]
+
+
 class ProfileJobs:
     """Starts, follows and ends jobs. `run` writes what they measure, in order, until it is cancelled."""
 
-    def __init__(self, control: Control, book: ProfileBook, targets: Targets) -> None:
+    def __init__(self, control: Control, book: ProfileBook, targets: Targets, basis: BasisOf | None = None) -> None:
+        """Args: `basis` says what predictions about a profile rest on."""
+        self._basis = basis or Predictors().basis
         self._control = control
         self._book = book
         self._targets = targets
@@ -186,8 +193,19 @@ class ProfileJobs:
         return pb.GetProfileResponse(
             version=version.number,
             records=self._book.records(entry.model.id, version.number),
+            basis=self._bases(entry.model.id, version.number),
             job=job.status if job is not None else None,
         )
+
+    def _bases(self, model_id: str, number: int) -> list[pb.PredictionBasis]:
+        """What predictions rest on where the version was measured."""
+        found = []
+        for record in self._book.records(model_id, number):
+            profile = self._book.profile(model_id, number, record.device_type)
+            if profile is not None:
+                basis, why = self._basis(profile)
+                found.append(pb.PredictionBasis(device_type=record.device_type, basis=basis.value, reason=why))
+        return found
 
     async def _message(
         self, tenant: Tenant, entry: ModelEntry, version: Version, target: Target, settings: pb.ProfileSettings

@@ -16,7 +16,9 @@ from partywall.domain.placements import Decision
 from partywall.errors import PartywallError
 from partywall.v1 import models_pb2
 from router.control.catalog import Catalog
+from router.control.control import in_thread
 from router.gateway.correction import Corrections
+from router.gateway.predictors import Predictors
 from router.gateway.service_window import Taken
 from router.gateway.slowdown import SlowdownNow
 
@@ -34,9 +36,20 @@ class Slowdowns:
     """`run` looks until it is cancelled; `of` answers `partywall explain`."""
 
     def __init__(
-        self, corrections: Corrections, catalog: Catalog, clock: Clock, elsewhere: Elsewhere = _nowhere
+        self,
+        corrections: Corrections,
+        catalog: Catalog,
+        clock: Clock,
+        elsewhere: Elsewhere = _nowhere,
+        predictors: Predictors | None = None,
     ) -> None:
-        """Args: `elsewhere` asks the other processes what they saw; None: one of them did not answer."""
+        """Predicts by what the fleet and its fits know.
+
+        Args:
+            elsewhere: Asks the other processes what they saw; None: one of them did not answer.
+            predictors: What works out between looks what was asked for.
+        """
+        self._predictors = predictors or Predictors()
         self._elsewhere = elsewhere
         self._corrections = corrections
         self._catalog = catalog
@@ -58,6 +71,7 @@ class Slowdowns:
         for _ in self._corrections.looks(self._clock.monotonic(), elsewhere):
             # A large fleet takes a while: requests go first.
             await asyncio.sleep(0)
+        await self._predictors.catch_up(in_thread)
         wanting = {
             (s.placement.model_id, s.placement.version): s for s in self._corrections.all_now() if s.wants_profile
         }

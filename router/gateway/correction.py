@@ -46,6 +46,7 @@ class Corrections:
         profiles: Finished profiles.
         device_type: How profiles name a device's type.
         predictor: Makes a predictor of profiles by resident name.
+        generation: Grows whenever the predictor may answer otherwise than before.
         measuring: Whether a profile is taken on a node now; its replicas teach nothing meanwhile.
     """
 
@@ -56,6 +57,7 @@ class Corrections:
     policy: CorrectionPolicy = field(default_factory=CorrectionPolicy)
     corrector: LiveCorrector = field(default_factory=LiveCorrector)
     predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
+    generation: Callable[[], int] = lambda: 0
     measuring: Callable[[str], bool] = lambda node: False
     _states: dict[str, State] = field(default_factory=dict)
     _wanting: frozenset[str] = frozenset()
@@ -191,7 +193,7 @@ class Corrections:
         if mine.ratio is not None and active:
             state.observed = mine.ratio / math.exp(state.workload)
             then = mean_prediction(model, mine.resident, active)
-            if state.weight and then.basis is Basis.PROFILES:
+            if state.weight and then.known:
                 self.corrector.observe(setting, then, state.observed, at_s)
         predicted = mean_prediction(model, mine.resident, {n.resident: n.state.lately for n in busy})
         corrected = self.corrector.correct(setting, predicted, at_s)

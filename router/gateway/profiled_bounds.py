@@ -33,11 +33,13 @@ class ProfiledBounds:
     Attributes:
         profiles: Finished profiles.
         predictor: Makes a predictor of profiles by resident name.
+        generation: Grows whenever the predictor may answer otherwise than before.
     """
 
     profiles: Profiles
     predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
-    _kept: dict[tuple[object, ...], tuple[tuple[Profile, ...], Prediction]] = field(default_factory=dict)
+    generation: Callable[[], int] = lambda: 0
+    _kept: dict[tuple[object, ...], tuple[tuple[Profile, ...], int, Prediction]] = field(default_factory=dict)
 
     def bound(
         self, device_type: str, victim: Occupant, neighbours: Sequence[Occupant], kind: PartitionKind
@@ -52,13 +54,13 @@ class ProfiledBounds:
         if len(known) < len(everybody):
             return unknown()
         key = (device_type, kind, *everybody)
-        held = self._kept.get(key)
-        if held is not None and all(a is b for a, b in zip(held[0], known, strict=True)):
-            return held[1]
+        held, generation = self._kept.get(key), self.generation()
+        if held is not None and held[1] == generation and all(a is b for a, b in zip(held[0], known, strict=True)):
+            return held[2]
         answer = self._predict(victim, working[:MAX_NEIGHBOURS], known, kind)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[key] = known, answer
+        self._kept[key] = known, generation, answer
         return answer
 
     def _predict(

@@ -134,6 +134,9 @@ async def test_a_job_measures_and_resumes(tmp_path: Path) -> None:
         again = await node.until_ended()
         assert len(node.told) == before
         assert list(again.record.runs) == list(last.record.runs)
+        # What no run holds is found again.
+        assert again.record.profile.input_bytes == last.record.profile.input_bytes > 0
+        assert again.record.profile.output_bytes == last.record.profile.output_bytes > 0
         await node.profiler.close()
 
 

@@ -74,7 +74,8 @@ async def test_explained_recorded_once_and_scraped(world: World, ports: Ports) -
     assert list(shown.neighbours) == ["another tenant's model"]
     assert (shown.predicted, shown.observed, shown.bound) == (1.1, 1.3, 1.4)
     assert slowdowns.of(theirs.model_id, theirs.tenant_id) == []
-    (family,) = SlowdownCollector(slowdowns.all_now, Names(world.catalog)).collect()
+    family, rests = SlowdownCollector(slowdowns.all_now, Names(world.catalog)).collect()
+    assert [s.labels["basis"] for s in rests.samples] == ["profiles"]
     assert {s.labels["kind"]: s.value for s in family.samples} == {"predicted": 1.2, "bound": 1.4, "observed": 1.3}
     assert {s.labels["tenant"] for s in family.samples} == {"acme"}
     SCRIPT[:] = [replace(now, wants_profile=False)]

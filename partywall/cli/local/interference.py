@@ -51,6 +51,24 @@ def evaluate(
     typer.echo(json.dumps(as_json(evaluation), indent=2) if output is Output.JSON else as_table(evaluation))
 
 
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Option(help="Measurements to learn from, as `evaluate` reads them.")],
+    device_type: Annotated[str, typer.Option(help="Type of device, as `partywall models profile` names it.")],
+    out: Annotated[Path, typer.Option(help="File to write; routers read DATA/fits/*.json.")],
+    probes: Annotated[str, typer.Option(help="Probes RESOURCE:LEVEL; else those of `partywall profile`.")] = "",
+) -> None:
+    """Learn from co-runs of one type of device, so that routers predict better there than from profiles alone."""
+    try:
+        from isolation.interference import dataset, fits, plans
+    except ImportError as exc:
+        raise Unsupported('fit needs numpy and scipy: install "partywall[load]"') from exc
+    chosen = [dataset.parse_probe(f"probe:{p.strip()}") for p in probes.split(",") if p.strip()]
+    made = fits.make(dataset.load(data), device_type, chosen or plans.PROBES)
+    out.write_text(fits.text(made))
+    typer.echo(json.dumps({"file": str(out), "device_type": device_type, **made.judged}, indent=2))
+
+
 def _trial(train: Path | None, test: Path | None, data: Path | None, split: SplitName) -> Trial:
     from isolation.interference import dataset, splits
 

@@ -113,7 +113,8 @@ def _bar(session: Session, name: str) -> Iterator[Callable[[pb.ProfileJobStatus]
 
 
 def _print(session: Session, name: str, answer: pb.GetProfileResponse) -> None:
-    records = [profile_record(record) for record in answer.records]
+    bases = {b.device_type: b for b in answer.basis}
+    records = [profile_record(record, bases.get(record.device_type)) for record in answer.records]
     if session.printer.json:
         session.printer.record({"model": name, "version": answer.version, "profiles": records})
         return
@@ -130,7 +131,7 @@ def _print(session: Session, name: str, answer: pb.GetProfileResponse) -> None:
         session.printer.rows(curves, columns, empty="no co-runs: the device has no two shares that fit side by side")
 
 
-def profile_record(record: pb.ProfileRecord) -> dict[str, Any]:
+def profile_record(record: pb.ProfileRecord, basis: pb.PredictionBasis | None = None) -> dict[str, Any]:
     """One type of device, as `-o json` prints it."""
     found = record.profile
     pressure = {(p.probe, p.own_percent, p.probe_percent): p.slowdown for p in found.pressure}
@@ -147,6 +148,8 @@ def profile_record(record: pb.ProfileRecord) -> dict[str, Any]:
         "input_bytes": found.input_bytes,
         "output_bytes": found.output_bytes,
         "spread": round(found.spread, 4),
+        "predicted_from": basis.basis if basis is not None else "",
+        "predicted_from_reason": basis.reason if basis is not None else "",
         "solo": [
             {"rows": p.rows, "share_percent": p.share_percent, "latency_ms": round(p.latency_ms, 4)} for p in found.solo
         ],
