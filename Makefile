@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint type fmt bench bench-walls bench-peers test-gpu up clean
+.PHONY: help setup demo test fuzz lint type fmt bench bench-walls bench-peers test-gpu up clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | up | bench | bench-walls | bench-peers | test-gpu | lint | type | fmt | clean"
+	@echo "make demo | test | fuzz | up | bench | bench-walls | bench-peers | test-gpu | lint | type | fmt | clean"
 
 # The generated wire code is made by the build hook, which runs only at install: the stamp depends on the protos.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard protos/*/*.proto protos/*/*/*.proto)
@@ -32,9 +32,14 @@ type: $(STAMP)
 # Everything CI wants: style, types, tests with subprocesses measured, the coverage bar.
 test: lint type
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# Property tests with random examples, FUZZ times as many as `make test` has; not in CI.
+FUZZ ?= 10
+fuzz: $(STAMP)
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo/run.py

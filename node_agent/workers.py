@@ -128,6 +128,8 @@ class WorkerHandle:
 
     def abort(self, why: str) -> None:
         """Ends the process at once; what is pending fails with `why`."""
+        # Before the kill: the socket's end may be read at once, and is not the reason.
+        self._lost = self._lost or why
         if self.pid:
             self.kill(self.pid, signal.SIGKILL)
         self.on_exit(None, why)
@@ -259,7 +261,7 @@ class WorkerHandle:
             future.set_exception(convert.error_from_proto(result.error))
 
     def _on_channel_closed(self, why: str) -> None:
-        self._lost = why
+        self._lost = self._lost or why
         self._fail_pending()
         # The exit status follows from the zygote; without it the end is reported all the same.
         self._timer = self.loop.call_later(self.exit_report_s, self._give_up)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from partywall.cli import main as cli
 from partywall.sealed import Context, Sealer
 from partywall.v1 import models_pb2, models_pb2_grpc
 
+Done = subprocess.CompletedProcess[str]
 START_S = 120.0
 STEP_S = 60.0
 ARCHITECTURES = Path(__file__).resolve().parents[2] / "examples" / "architectures.py"
@@ -51,7 +55,16 @@ class Instance:
         ports = [f"--{name}=127.0.0.1:0" for name in ("listen", "admin-listen", "link-listen", "metrics-listen")]
         with (self.root / "up.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*CLI, "up", "--data-dir", str(self.data_dir), *ports, "--modules", str(ARCHITECTURES), *self.options],
+                [
+                    *SERVER,
+                    "up",
+                    "--data-dir",
+                    str(self.data_dir),
+                    *ports,
+                    "--modules",
+                    str(ARCHITECTURES),
+                    *self.options,
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -80,15 +93,27 @@ class Instance:
         path = self.root / "up.log"
         return path.read_text()[-6000:] if path.exists() else ""
 
-    def run(self, *arguments: str, check: int | None = 0, key: str | None = None) -> subprocess.CompletedProcess[str]:
-        """The CLI as an operator (or, with `key`, as a tenant)."""
+    def run(self, *arguments: str, check: int | None = 0, key: str | None = None) -> Done:
+        """A command line as an operator (or, with `key`, as a tenant), without a new interpreter."""
+        command = [*arguments, "--data-dir", str(self.data_dir), *(("--api-key", key) if key else ())]
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            code = cli.run(command)
+        return self._checked(subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue()), check)
+
+    def command(self, *arguments: str, check: int | None = 0, key: str | None = None) -> Done:
+        """The same in a process of its own, where the process is the point."""
         command = [*CLI, *arguments, "--data-dir", str(self.data_dir)]
         extra = {"PARTYWALL_API_KEY": key} if key else {}
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=STEP_S, check=False, env={**environment(), **extra}
         )
+        return self._checked(done, check)
+
+    def _checked(self, done: Done, check: int | None) -> Done:
         if check is not None:
-            assert done.returncode == check, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()}"
+            assert done.returncode == check, (
+                f"{done.args}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()}"
+            )
         return done
 
     def json(self, *arguments: str, key: str | None = None) -> Any:
@@ -115,6 +140,15 @@ class Instance:
 
 
 CLI = [sys.executable, "-m", "partywall.cli.main"]
+_ENDS_WITH_US = """
+import signal
+from isolation.sandbox.kernel import LinuxKernel
+LinuxKernel().set_parent_death_signal(signal.SIGTERM)
+from partywall.cli.main import main
+main()
+"""
+SERVER = [sys.executable, "-c", _ENDS_WITH_US]
+"""The command line, ended with the tests' own process even when that is killed."""
 
 
 def environment() -> dict[str, str]:

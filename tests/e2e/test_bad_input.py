@@ -199,13 +199,13 @@ def test_weights_that_do_not_fit_the_architecture(raw: RawModels, tmp_path: Path
 
 
 def test_usage_errors_have_exit_codes(instance: Instance, key: str, tmp_path: Path) -> None:
-    assert instance.run("models", "show", "nothing", check=None, key=key).returncode == 3
-    assert instance.run("tenants", "create", "clumsy", check=None).returncode == 5
-    assert instance.run("models", "list", check=None, key="wrong").returncode == 4
-    assert instance.run("tenants", "create", check=None).returncode == 2
+    assert instance.command("models", "show", "nothing", check=None, key=key).returncode == 3
+    assert instance.command("tenants", "create", "clumsy", check=None).returncode == 5
+    assert instance.command("models", "list", check=None, key="wrong").returncode == 4
+    assert instance.command("tenants", "create", check=None).returncode == 2
     save_file(mlp_files(), tmp_path / "model.safetensors")
     assert (
-        instance.run(
+        instance.command(
             "models", "push", "x", str(tmp_path), "--slo-ms", "9", "--engine", "nope", check=None, key=key
         ).returncode
         == 1
@@ -214,6 +214,6 @@ def test_usage_errors_have_exit_codes(instance: Instance, key: str, tmp_path: Pa
 
 def test_plaintext_on_another_address_is_refused(tmp_path: Path) -> None:
     elsewhere = Instance(tmp_path)
-    elsewhere.run("init")
-    done = elsewhere.run("router", "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0", check=1)
+    elsewhere.command("init")
+    done = elsewhere.command("router", "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0", check=1)
     assert "--tls-cert" in done.stderr

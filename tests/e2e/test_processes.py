@@ -51,6 +51,11 @@ class Connection:
         return "OK"
 
 
+def indexed(connection: Connection) -> list[str]:
+    index = connection.call("RepositoryIndex", oip.message("RepositoryIndexRequest")())
+    return [model.name for model in index.models]
+
+
 @contextmanager
 def connections(instance: Instance, key: str, count: int = CONNECTIONS) -> Iterator[list[Connection]]:
     with ExitStack() as stack:
@@ -155,8 +160,8 @@ def test_pushing_works_whichever_process_is_called(pair: dict[str, Any], mlp_fol
         instance.push(key, name, mlp_folder, *MLP_OPTIONS)
     with connections(instance, key) as many:
         for one in many:
-            index = one.call("RepositoryIndex", oip.message("RepositoryIndexRequest")())
-            assert [model.name for model in index.models] == names
+            # A process that was not asked follows within a second.
+            eventually(lambda one=one: indexed(one) == names, limit_s=5.0)
 
 
 def test_the_sum_of_a_quota_holds(pair: dict[str, Any], mlp_folder: Path) -> None:
@@ -207,6 +212,10 @@ def test_a_killed_process_returns_while_the_other_serves(pair: dict[str, Any], i
     assert metrics(instance)[f'partywall_router_process_ended_total{{process="{index}"}}'] == 1
     eventually(lambda: instance.run("tenants", "create", f"after-{index}", check=None).returncode == 0)
     eventually(lambda: [n["state"] for n in instance.json("fleet", "show")["nodes"]] == ["online"])
-    with connections(instance, pair["acme"]) as many:
-        for one in many:
-            eventually(lambda one=one: one.infer("acme-model") == "OK")
+    had = by_process(instance)[index]
+
+    def whole() -> bool:
+        with connections(instance, pair["acme"]) as many:
+            return {one.infer("acme-model") for one in many} == {"OK"} and by_process(instance)[index] > had
+
+    eventually(whole)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ARCHITECTURES, CLI, MLP_OPTIONS, Instance, environment, eventually
+from conftest import ARCHITECTURES, MLP_OPTIONS, SERVER, Instance, environment, eventually
 
 import partywall
 
@@ -31,7 +31,7 @@ def agent(instance: Instance, home: Path, node: str, bundle: str = "") -> subpro
     extra = {"PARTYWALL_AGENT_JOIN": bundle} if bundle else {}
     with (home.parent / f"{home.name}.log").open("ab") as log:
         return subprocess.Popen(
-            [*CLI, "agent", "--data-dir", str(home), "--node", node, "--router", instance.ready["link_address"],
+            [*SERVER, "agent", "--data-dir", str(home), "--node", node, "--router", instance.ready["link_address"],
              "--modules", str(ARCHITECTURES)],
             stderr=log,
             env={**environment(), **extra},

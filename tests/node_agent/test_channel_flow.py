@@ -183,3 +183,15 @@ async def test_answers_before_the_end_still_count(pair: tuple[Channel, Peer]) ->
         await lost
     assert (await worker.closed).code == -9
     assert (await worker.stop(1)).code == -9
+
+
+async def test_an_aborted_worker_fails_with_the_reason_it_was_aborted_for(pair: tuple[Channel, Peer]) -> None:
+    """Killed, it closes its socket at once: that is how it ended, and not why."""
+    channel, peer = pair
+    worker = handle_of(channel)
+    lost = worker.submit(Batch(1, [WorkItem(1, b"q")]))
+    peer.ends.socket.close()
+    worker.abort("its batch is stuck")
+    with pytest.raises(Unavailable, match="its batch is stuck"):
+        await lost
+    assert (await worker.closed).message == "its batch is stuck"

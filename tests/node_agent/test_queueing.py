@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from node_agent.queueing import MOST_CANCELLED, BatchLimits, Queued, WorkQueue
@@ -123,7 +124,7 @@ def test_backlog_counts_full_batches() -> None:
     assert q.backlog_s(1) == pytest.approx(0.9)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1))
 def test_every_request_leaves_exactly_once(seed: int) -> None:
     """Whatever is put, cancelled and taken: each request is run, given up or cancelled, once."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
@@ -84,7 +85,7 @@ def test_a_tensor_off_its_alignment_is_read_right() -> None:
     assert load_weights(MemoryArtifact({"a.safetensors": data}))["b"].tolist() == [0, 1, 2, 3]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_no_bytes_cause_anything_but_a_refusal(noise: bytes, length: int) -> None:
     data = memoryview(length.to_bytes(8, "little") + noise)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partywall.errors import DataLoss, InvalidInput, NotFound, Reason, Unavailable
@@ -81,7 +82,7 @@ def test_round_trip(size: int, threads: int | None) -> None:
     assert bytes(target) == plain + b"\xaa" * 3
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(data=st.data(), size=st.integers(0, len(PLAIN)))
 def test_random_access_equals_a_slice(data: st.DataObject, size: int) -> None:
     reader = SealedReader(MemorySource(seal(PLAIN[:size])), KEY, CONTEXT)
@@ -93,7 +94,7 @@ def test_random_access_equals_a_slice(data: st.DataObject, size: int) -> None:
     assert not any(target[count:])
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(plain=st.binary(max_size=300), key=st.binary(min_size=32, max_size=32), version=st.integers(1, 2**32 - 1))
 def test_any_key_and_version_round_trip(plain: bytes, key: bytes, version: int) -> None:
     context = replace(CONTEXT, version=version)
@@ -227,7 +228,7 @@ def test_attack_is_refused(name: str, threads: int) -> None:
     assert refused.value.fields["segment"] in {"header", "0", "1", "2"}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(at=st.integers(0, len(SEALED) - 1), bit=st.integers(0, 7))
 def test_no_single_bit_can_change(at: int, bit: int) -> None:
     changed = bytearray(SEALED)

@@ -9,7 +9,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partywall.errors import ArtifactRefused, InvalidInput, NotReady, Reason
@@ -69,7 +70,7 @@ def test_digests_are_those_of_the_bytes() -> None:
     assert file.header_sha256 == hashlib.sha256(sealed[:HEADER_BYTES]).digest()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(breaks=st.lists(st.integers(0, segment_offset(3)), max_size=4))
 def test_going_on_at_any_offset_gives_one_valid_file(breaks: list[int]) -> None:
     sealer = sealer_for()

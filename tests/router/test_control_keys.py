@@ -52,8 +52,8 @@ def with_other_spelling(text: str) -> str:
         "pw_ABCDEFGH_" + "A" * 43,
         "pw_abcdefgh_" + "A" * 44,
         "pw_abcdefgh_" + "A" * 42 + "é",
-        " " + make_key().text,
-        with_other_spelling(make_key().text),
+        pytest.param(" " + make_key().text, id="a blank before it"),
+        pytest.param(with_other_spelling(make_key().text), id="another spelling"),
     ],
 )
 def test_what_is_not_a_key_is_none(text: str) -> None:

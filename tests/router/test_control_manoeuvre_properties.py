@@ -6,7 +6,8 @@ import asyncio
 from collections import defaultdict
 
 from fleet_world import GIB, FleetWorld, cpu
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isolation.trust import needed_wall, wall_between
@@ -141,7 +142,7 @@ class Life:
         assert sorted(p.id for p in self.world.catalog.placements()) == before, "it does not come to rest"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 @given(st.sampled_from(["cpu", "gpu"]), steps)
 def test_whatever_happens_nothing_overlaps_and_it_settles(kind: str, todo: list[tuple[str, int, int]]) -> None:
     asyncio.run(Life(kind).live(todo))

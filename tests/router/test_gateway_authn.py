@@ -71,7 +71,9 @@ def test_what_changes_after_the_first_use_counts_at_once(name: str) -> None:
     assert refused.value.reason is reason
 
 
-@pytest.mark.parametrize("text", [SECRET.text[:-1], SECRET.text + "x", make_key().text, ""])
+@pytest.mark.parametrize(
+    "text", [SECRET.text[:-1], SECRET.text + "x", make_key().text, ""], ids=["cut", "longer", "another", "none"]
+)
 def test_a_text_that_is_not_the_key_is_refused_after_the_key_was_seen(text: str) -> None:
     _, authenticator, _ = admitted()
     with pytest.raises(Unauthenticated):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partywall.errors import InvalidInput
@@ -69,7 +70,7 @@ def test_a_small_model_is_kept_from_waiting_behind_a_large_one() -> None:
     assert not any({0, 1} <= set(held.members) for held in plan.classes), plan
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@examples(25)
 @given(st.integers(0, 10**6))
 def test_a_cut_serves_everybody_once_within_memory_and_repeats(seed: int) -> None:
     rng = random.Random(seed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isolation.trust import Resident, Wall, needed_wall, wall_between
@@ -158,7 +159,7 @@ def test_core_count(cores: int, share: int, count: int) -> None:
 TENANTS = st.tuples(st.sampled_from("abcd"), st.integers(0, 100), st.integers(1, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(TENANTS, max_size=14), st.data())
 def test_never_over_memory_never_against_trust(wants: list[tuple[str, int, int]], data: st.DataObject) -> None:
     policy = {t: data.draw(st.sampled_from(list(TrustPolicy)), label=t) for t in "abcd"}
@@ -184,7 +185,7 @@ def test_partition_of_a_worker_is_one() -> None:
 POLICIES = st.sampled_from(list(TrustPolicy))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(TENANTS, max_size=10), st.data())
 def test_after_a_change_of_trust_what_stays_is_cleared(wants: list[tuple[str, int, int]], data: st.DataObject) -> None:
     fleet = Fleet(cpu(4), cpu(4, name="cpu1"))
@@ -242,7 +243,7 @@ def test_a_second_model_goes_into_its_tenants_share_while_the_cap_holds_it() -> 
     assert fleet.must(want("a", memory_bytes=12 * GIB)).partition != one.partition
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 60), st.integers(1, 30)), max_size=14))
 def test_shares_and_caps_of_a_gpu_are_never_overcommitted(wants: list[tuple[str, int, int]]) -> None:
     fleet = Fleet(gpu())

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partywall.errors import InvalidInput
@@ -80,7 +81,7 @@ def promises(planner: FleetPlanner, demands: Sequence[ModelDemand], memory_gb: f
     assert all(placed.reason for placed in plan.replicas)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@examples(25)
 @given(st.integers(0, 10**6))
 def test_a_plan_keeps_memory_share_trust_and_bounds_through_changes(seed: int) -> None:
     profile, demands = drawn(seed)
@@ -96,7 +97,7 @@ def test_a_plan_keeps_memory_share_trust_and_bounds_through_changes(seed: int) -
         promises(planner, demands, 80.0)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@examples(6)
 @given(st.integers(0, 10**6))
 def test_steady_load_moves_nothing(seed: int) -> None:
     """Rates that scatter by a tenth around what was planned for cause no to and fro."""

@@ -6,7 +6,8 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.partywall_policy import PartywallPolicy
@@ -41,7 +42,7 @@ def mixes(draw: st.DrawFn) -> tuple[list[ServedModel], list[Traffic], Hardware, 
     return models, traffic, hardware, [t for t, _ in rows], [m for _, m in rows], batching, swap
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(mixes())
 def test_every_admitted_request_is_in_time_and_every_request_is_answered(mix) -> None:  # type: ignore[no-untyped-def]
     models, traffic, hardware, seconds, owners, batching, swap = mix

@@ -6,7 +6,8 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from fuzzing import examples
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from router.policy.scaling import FleetScaler, Observed, ScalingLimits, Verdict
@@ -165,7 +166,7 @@ def test_options_show_what_the_alternatives_would_bring() -> None:
     assert scenario.last.options[-1].utilisation < scenario.last.options[0].utilisation
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.floats(0, 1)), min_size=1, max_size=80),
     st.floats(0.0005, 0.5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from router.gateway.journal import Journal, Trace
 from router.gateway.statistics import Statistics
 from router.processes.answers import Answers, ask, ask_now, socket_of
 from router.processes.member import decode, encode
+from router.processes.parent import in_order
 from router.processes.reserve import Reserved
 from router.processes.siblings import Siblings
 from router.processes.tally import Tally
@@ -142,3 +144,9 @@ async def test_what_all_processes_counted_and_remember(tmp_path: Path) -> None:
     finally:
         await answers.close()
     assert [one.id for one in await requests.recent("t", "", False, 10)] == ["r0"]
+
+
+def test_a_process_that_is_stopped_while_it_starts_ended_in_order() -> None:
+    assert in_order(0)
+    assert in_order(-signal.SIGTERM)
+    assert not any(in_order(code) for code in (1, -signal.SIGKILL, None))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -271,13 +272,7 @@ class LifeOfANode(RuleBasedStateMachine):
         assert self.strangers <= standing
 
 
-LifeOfANode.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+LifeOfANode.TestCase.settings = examples(60, stateful_step_count=30)
 TestLifeOfANode = LifeOfANode.TestCase
 
 
@@ -325,7 +320,7 @@ def test_a_kill_at_every_single_step_converges() -> None:
 legal_layouts = st.sampled_from(list(GEOMETRY.layouts()))
 
 
-@settings(max_examples=60, deadline=None, print_blob=True)
+@examples(60)
 @given(legal_layouts, legal_layouts, st.integers(0, 120))
 def test_a_kill_at_any_step_between_any_layouts_converges(
     first: tuple[Slot, ...], second: tuple[Slot, ...], kill_at: int
