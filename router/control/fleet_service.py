@@ -74,7 +74,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             tokens = [one for one in catalog.join_tokens() if one.node == node]
             if known is None and not placements and not tokens:
                 raise NotFound(
-                    f"node {node[:80]!r} is not known; `partywall fleet` shows the nodes", fields={"field": "node"}
+                    f"node {node[:80]!r} is not known; `partywall fleet show` shows the nodes", fields={"field": "node"}
                 )
             gone: list[Stored] = [*placements, *tokens, *([known] if known is not None else [])]
             for one in gone:
