@@ -10,11 +10,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from partywall.errors import NotReady
 from partywall.v1 import fleet_pb2
 from router.control.membership import Membership, Names
 from router.gateway.slowdown import SlowdownNow
-from router.servers import Address
+from router.servers import Address, cannot_listen
 
 
 class FleetCollector(Collector):
@@ -82,7 +81,7 @@ def serve(registry: CollectorRegistry, address: Address) -> tuple[Address, Calla
     try:
         server, thread = start_http_server(address.port, address.host, registry)
     except OSError as error:
-        raise NotReady(f"cannot serve metrics on {address.text}: {error}; choose --metrics-listen") from error
+        raise cannot_listen(address, f"{error.strerror} (--metrics-listen)") from error
     bound = Address(address.host, server.server_address[1])
 
     def stop() -> None:

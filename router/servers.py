@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from partywall.errors import InvalidInput, NotReady, Reason
 from router.control.rpc import translated
@@ -95,7 +98,7 @@ def bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCred
         else:
             port = server.add_secure_port(address.text, credentials)
     except RuntimeError as error:
-        raise cannot_listen(address, str(error)) from error
+        raise cannot_listen(address, "it is taken, or not this machine's") from error
     if port == 0:
         raise cannot_listen(address, "no port was given to it")
     return Address(address.host, port)
@@ -119,10 +122,7 @@ def public_credentials(
         InvalidInput: Plaintext on another address, or only half of a TLS identity.
     """
     if cert is not None and key is not None:
-        try:
-            return grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
-        except OSError as error:
-            raise InvalidInput(f"cannot read the TLS identity: {error}", fields={"field": "tls"}) from error
+        return grpc.ssl_server_credentials([_tls_pair(cert, key)])
     if cert is not None or key is not None:
         raise InvalidInput("give both --tls-cert and --tls-key", fields={"field": "tls"})
     if not address.loopback:
@@ -132,6 +132,40 @@ def public_credentials(
             fields={"field": option},
         )
     return None
+
+
+def _tls_pair(cert: Path, key: Path) -> tuple[bytes, bytes]:
+    """Key and chain as gRPC wants them; it would only say that the port cannot be opened.
+
+    Raises:
+        InvalidInput: A file is not there or not PEM, or the key is another certificate's; names the option.
+    """
+    try:
+        chain = x509.load_pem_x509_certificates(cert.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _bad_tls("--tls-cert", cert, error, "a PEM certificate chain") from error
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _bad_tls("--tls-key", key, error, "a PEM key without a password") from error
+    if _public_bytes(private.public_key()) != _public_bytes(chain[0].public_key()):
+        raise InvalidInput(
+            f"--tls-key {str(key)!r} is not the key of the first certificate in {str(cert)!r}; give two files that "
+            "belong together",
+            fields={"field": "--tls-key"},
+        )
+    return key.read_bytes(), cert.read_bytes()
+
+
+def _bad_tls(option: str, path: Path, error: Exception, wanted: str) -> InvalidInput:
+    why = error.strerror if isinstance(error, OSError) else "it is something else"
+    return InvalidInput(f"{option} {str(path)!r} cannot be read ({why}); give {wanted}", fields={"field": option})
+
+
+def _public_bytes(key: Any) -> bytes:
+    der, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    found: bytes = key.public_bytes(der, form)
+    return found
 
 
 class HandlerCollector:

@@ -8,8 +8,12 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from partywall.errors import NotReady, Reason
 
 MIGRATIONS = "router.control:migrations"
 CONNECTIONS = 4
@@ -40,7 +44,11 @@ def quick_check(database: str, busy_timeout_s: float) -> None:
 
 
 async def migrate(connection: AsyncConnection) -> None:
-    """Brings the schema to the newest migration, inside the connection's transaction."""
+    """Brings the schema to the newest migration, inside the connection's transaction.
+
+    Raises:
+        NotReady: A newer Partywall has written it.
+    """
     await connection.run_sync(_upgrade)
 
 
@@ -49,6 +57,15 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", MIGRATIONS)
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise NotReady(
+            f"the state database has schema {found!r}, which this version does not know: a newer Partywall has written "
+            "it; install that version again, or restore a backup of the data directory from before",
+            reason=Reason.WRONG_STATE,
+            fields={"field": "data_dir", "schema": found},
+        )
     command.upgrade(config, "head")
 
 

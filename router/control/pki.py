@@ -168,6 +168,12 @@ def time_left(certificate_pem: bytes, now: datetime) -> timedelta:
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc - now
 
 
+def check_pem(identity: Identity) -> None:
+    """Raises ValueError where certificate or key is not PEM."""
+    x509.load_pem_x509_certificate(identity.certificate_pem)
+    serialization.load_pem_private_key(identity.key_pem, password=None)
+
+
 def issued_at(certificate_pem: bytes) -> datetime:
     """When a certificate of ours was signed, in whole seconds."""
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_before_utc + BACKDATE

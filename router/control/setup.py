@@ -19,7 +19,7 @@ from isolation.vault.durable import FOLDER_MODE, create_file, make_folder, repla
 from isolation.vault.keyfile import create_root
 from partywall.clock import Clock, SystemClock
 from partywall.errors import AlreadyExists, InvalidInput, NotReady, Reason, Unavailable
-from router.control.pki import Authority, Identity, time_left
+from router.control.pki import Authority, Identity, check_pem, time_left
 from router.control.rpc import ADMIN_KEY_PREFIX, admin_digest
 from router.control.store import SqlStore
 
@@ -202,11 +202,15 @@ def _read_hosts(data: DataDir) -> tuple[str, ...]:
 
 def _load(certificate: Path, key: Path) -> Identity:
     try:
-        return Identity(certificate.read_bytes(), key.read_bytes())
+        identity = Identity(certificate.read_bytes(), key.read_bytes())
+        check_pem(identity)
+        return identity
     except FileNotFoundError as failure:
         raise NotReady(f"{failure.filename} is missing; restore it, or make a new data directory") from failure
     except OSError as failure:
         raise NotReady(f"{failure.filename} cannot be read ({failure.strerror}); mend its permissions") from failure
+    except ValueError as failure:
+        raise NotReady(f"{certificate} or {key.name} beside it is damaged; restore both from their backup") from failure
 
 
 def _save(identity: Identity, certificate: Path, key: Path) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from client_fakes import ADMIN_KEY, fake_server
 
+from partywall.cli.local.instance import LocalInstance
 from partywall.cli.local.supervisor import Addresses, Launch, Plan, Supervisor, Timing
-from partywall.cli.local.up import LocalInstance
 from partywall.clock import SystemClock
 from partywall.errors import DeadlineExceeded, Unavailable
+from router.control.pki import Authority
 
 ROUTER = """
 import json, os, pathlib, signal, sys
@@ -162,6 +163,7 @@ def test_children_die_with_a_supervisor_that_is_killed() -> None:
 
 def test_how_the_parts_of_an_instance_are_started(tmp_path: Path) -> None:
     (tmp_path / "admin.key").write_text(ADMIN_KEY)
+    now = SystemClock().now()
     listens = dict.fromkeys(("public", "admin", "link", "metrics"), "127.0.0.1:0")
     instance = LocalInstance(tmp_path, "local", listens, ("--reflection",), ("--queue", "fifo"))
     first = " ".join(instance.router(None).argv)
@@ -178,7 +180,13 @@ def test_how_the_parts_of_an_instance_are_started(tmp_path: Path) -> None:
         assert not instance.agent_online(addresses)
         (tmp_path / "node").mkdir()
         (tmp_path / "node" / "agent.pem").write_text("x")
+        assert "PARTYWALL_AGENT_JOIN" in instance.agent(addresses).environment
+        # What `init` made is of the node `local`, and of no other.
+        (tmp_path / "node" / "agent.pem").write_bytes(Authority.create(now).agent("local", now).certificate_pem)
         assert instance.agent(addresses).environment == {}
+        assert replace(instance, node="other").agent(addresses).environment == {
+            "PARTYWALL_AGENT_JOIN": "bundle-other-900"
+        }
     assert not instance.agent_online(addresses)
 
 

@@ -123,6 +123,14 @@ def test_a_damaged_admin_key_opens_nothing(data: DataDir, content: bytes) -> Non
         read_admin_digest(data)
 
 
+@pytest.mark.parametrize("name", ["ca.pem", "ca.key"])
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_a_damaged_authority_is_named(data: DataDir, name: str, content: bytes) -> None:
+    (data.ca / name).write_bytes(content)
+    with pytest.raises(NotReady, match=r"ca\.pem or ca\.key.*restore both"):
+        load_authority(data)
+
+
 def test_the_routers_certificate_is_renewed_with_its_hosts(data: DataDir, clock: VirtualClock) -> None:
     first = router_identity(data, clock)
     assert router_identity(data, clock) == first

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from partywall.domain.tenants import Tenant
-from partywall.errors import Reason, Unavailable
+from partywall.errors import NotReady, Reason, Unavailable
 from router.control import codec
 from router.control.kinds import SPECS, Kind, KindSpec
 from router.control.records import MetaEntry
@@ -145,6 +145,20 @@ async def test_damaged_pages_are_found_at_start(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         await store.open()
     await store.close()
+
+
+async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqlStore.at(path)
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
+        connection.commit()
+    again = SqlStore.at(path)
+    with pytest.raises(NotReady, match=r"9999_later.*newer Partywall.*install that version"):
+        await again.open()
+    await again.close()
 
 
 async def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
