@@ -25,6 +25,7 @@ class Setting:
     victim: Resident
     neighbours: frozenset[Resident]
     isolation: PartitionKind
+    device_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class _State:
         keep = 0.5 ** (max(at_s - self.at_s, 0.0) / half_life_s)
         return replace(self, weight=self.weight * keep, total=self.total * keep, at_s=max(at_s, self.at_s))
 
-    def mean(self, prior_reports: float) -> float:
-        return self.total / (self.weight + prior_reports)
+    def mean(self, prior_reports: float, prior: float) -> float:
+        return (self.total + prior_reports * prior) / (self.weight + prior_reports)
 
 
 class LiveCorrector:
@@ -73,8 +74,12 @@ class LiveCorrector:
         self._policy = policy or LivePolicy()
         self._states: dict[Setting, _State] = {}
 
-    def observe(self, setting: Setting, predicted: Prediction, measured_slowdown: float, at_s: float) -> None:
+    def observe(
+        self, setting: Setting, predicted: Prediction, measured_slowdown: float, at_s: float, prior: float = 0.0
+    ) -> None:
         """One report: mean service time over a window / solo latency at the share. `predicted` is uncorrected.
+
+        `prior` is the residual (of the log slowdown) that is expected without reports.
 
         Raises:
             InvalidInput: `measured_slowdown` is not positive and finite.
@@ -84,7 +89,7 @@ class LiveCorrector:
         policy = self._policy
         state = self._states.get(setting, _State(at_s=at_s)).decayed(at_s, policy.half_life_s)
         residual = math.log(measured_slowdown / predicted.slowdown)
-        expected = state.mean(policy.prior_reports)
+        expected = state.mean(policy.prior_reports, prior)
         surprise = (residual - expected) / math.hypot(policy.noise, self._doubt(state, predicted))
         up = max(state.up + surprise - policy.drift, 0.0)
         down = max(state.down - surprise - policy.drift, 0.0)
@@ -97,18 +102,21 @@ class LiveCorrector:
             alarmed=state.alarmed or max(up, down) > policy.alarm,
         )
 
-    def correct(self, setting: Setting, predicted: Prediction, at_s: float) -> Prediction:
-        """The prediction with this setting's shrunk residual; the bound keeps its distance in deviations."""
+    def correct(self, setting: Setting, predicted: Prediction, at_s: float, prior: float = 0.0) -> Prediction:
+        """The prediction with this setting's residual shrunk to `prior`; its bound keeps its distance in deviations."""
         state = self._states.get(setting)
-        if state is None or math.isinf(predicted.upper):
+        if math.isinf(predicted.upper) or (state is None and not prior):
             return predicted
+        if state is None:
+            slowdown = max(predicted.slowdown * math.exp(prior), 1.0)
+            return replace(predicted, slowdown=slowdown, upper=slowdown * predicted.upper / predicted.slowdown)
         state = state.decayed(at_s, self._policy.half_life_s)
         deviation = math.hypot(self._policy.noise, self._doubt(state, predicted))
         deviation = min(deviation, predicted.deviation)
         if state.alarmed:
             deviation = predicted.deviation * self._policy.widening
         distance = math.log(predicted.upper / predicted.slowdown) / predicted.deviation
-        slowdown = max(predicted.slowdown * math.exp(state.mean(self._policy.prior_reports)), 1.0)
+        slowdown = max(predicted.slowdown * math.exp(state.mean(self._policy.prior_reports, prior)), 1.0)
         return replace(
             predicted, slowdown=slowdown, upper=slowdown * math.exp(distance * deviation), deviation=deviation
         )

@@ -26,10 +26,12 @@ _WIDE_DEVIATION = 0.5
 class Basis(enum.StrEnum):
     """What a prediction rests on; a model whose prediction is a CONSTANT stays isolated until it is measured.
 
-    FIT: co-runs of this type of device, and profiles. PROFILES: profiles alone.
+    FIT: co-runs of this type of device, and profiles. CO_RUNS: profiles, and what the fleet's own co-runs say of them.
+    PROFILES: profiles alone.
     """
 
     FIT = "fit"
+    CO_RUNS = "co-runs"
     PROFILES = "profiles"
     CONSTANT = "constant"
 

@@ -53,7 +53,7 @@ class Neighbourhood:
         working = frozenset(_resident(n) for n in neighbours if n.busy >= self._corrections.policy.busy)
         if not predicted.known or not working:
             return predicted
-        setting = Setting(_resident(victim), working, kind)
+        setting = Setting(_resident(victim), working, kind, device_type)
         return self._corrections.corrector.correct(setting, predicted, self._clock.monotonic())
 
     def work(self, placement_id: str, objective_ms: int) -> Work:

@@ -6,7 +6,7 @@ period), what slowdown do the profiles predict beside them, and what did its own
 
 Live inputs are not the profiler's: longer texts, other batches. So batches that ran while no neighbour was busy tell
 how much work this traffic is (`workload`), and slowdowns are measured against that. What is left is the residual of
-(victim, busy neighbours, isolation), which `LiveCorrector` shrinks, forgets and watches. Without a profile nothing is
+(victim, busy neighbours, isolation), which `TaughtCorrector` shrinks, forgets and watches. Without a profile nothing is
 corrected.
 """
 
@@ -19,8 +19,9 @@ from types import MappingProxyType
 
 from isolation.interference.activity import MAX_NEIGHBOURS, mean_prediction
 from isolation.interference.direct import DirectModel
-from isolation.interference.live import LiveCorrector, Setting
+from isolation.interference.live import Setting
 from isolation.interference.model import Basis, Prediction, Predictor
+from isolation.interference.taught import TaughtCorrector
 from partywall.domain.fleet import Device
 from partywall.domain.placements import Placement
 from partywall.domain.profiles import Profile, Resident
@@ -55,7 +56,7 @@ class Corrections:
     profiles: Profiles
     device_type: Callable[[Device], str]
     policy: CorrectionPolicy = field(default_factory=CorrectionPolicy)
-    corrector: LiveCorrector = field(default_factory=LiveCorrector)
+    corrector: TaughtCorrector = field(default_factory=TaughtCorrector)
     predictor: Callable[[Mapping[str, Profile]], Predictor] = DirectModel
     generation: Callable[[], int] = lambda: 0
     measuring: Callable[[str], bool] = lambda node: False
@@ -189,7 +190,8 @@ class Corrections:
             mine.replica.slowdown_factor = 1.0
             self._show(mine, (), _ALONE, _ALONE)
             return
-        setting = Setting(mine.resident, frozenset(n.resident for n in busy), mine.replica.placement.partition.kind)
+        neighbours, kind = frozenset(n.resident for n in busy), mine.replica.placement.partition.kind
+        setting = Setting(mine.resident, neighbours, kind, mine.profile.device_type)
         if mine.ratio is not None and active:
             state.observed = mine.ratio / math.exp(state.workload)
             then = mean_prediction(model, mine.resident, active)
@@ -237,6 +239,6 @@ class Corrections:
             corrected=corrected.slowdown,
             bound=corrected.upper,
             observed=mine.state.observed,
-            basis=predicted.basis,
+            basis=corrected.basis,
             wants_profile=mine.resident.name in self._wanting,
         )

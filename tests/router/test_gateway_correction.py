@@ -154,6 +154,15 @@ def test_a_change_asks_for_a_profile_and_a_new_profile_settles_it() -> None:
     assert not settled.wants_profile
 
 
+def test_co_runs_are_kept_by_type_of_device_for_lessons() -> None:
+    world = World("victim", "neighbour")
+    world.run(10)
+    world.run(10, 1.3, beside=True)
+    kept = world.corrections.corrector._co_runs
+    assert {(s.device_type, s.victim.name) for s in kept} == {("CPU x2", "victim:1")}
+    assert not world.corrections.corrector.lessons, "one pair teaches nothing of others"
+
+
 def test_a_predictor_is_made_once_until_a_profile_changes() -> None:
     world = World("victim", "neighbour")
     made: list[int] = []
