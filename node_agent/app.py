@@ -10,6 +10,7 @@ from node_agent.settings import AgentSettings
 from node_agent.zygote.client import ZygoteClient
 from partywall import logs
 from partywall.errors import PartywallError
+from partywall.memory import share_heap
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,7 @@ def run(settings: AgentSettings) -> int:
     # Forking with a live gRPC runtime crashes or hangs children: the zygote exists before gRPC is imported.
     zygote = ZygoteClient()
     zygote.launch()
+    share_heap()
     import uvloop
 
     from node_agent.service import serve

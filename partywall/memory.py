@@ -8,6 +8,7 @@ import gc
 
 _YOUNG, _MIDDLE, _OLD = 1_000, 20, 50
 TRIM_EVERY_S = 10.0
+_M_ARENA_MAX = -8
 
 
 def settle() -> None:
@@ -20,6 +21,17 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+def share_heap() -> bool:
+    """To be called when a process starts, before it has threads: all of them allocate from one heap; False where the C
+    library cannot.
+
+    glibc gives threads heaps of their own, whose free ends `trim` does not reach: gRPC's threads receive the large
+    payloads there, and each heap kept its own worst moment.
+    """
+    mallopt = _function("mallopt", ctypes.c_int, ctypes.c_int)
+    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, 1))
 
 
 def trim() -> bool:
@@ -39,13 +51,13 @@ async def keep_trimmed(every_s: float = TRIM_EVERY_S) -> None:
         trim()
 
 
-def _malloc_trim() -> ctypes._NamedFuncPointer | None:
+def _function(name: str, *arguments: type[ctypes._SimpleCData[int]]) -> ctypes._NamedFuncPointer | None:
     try:
-        function = ctypes.CDLL(None).malloc_trim
+        function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):
         return None  # another C library than glibc
-    function.argtypes, function.restype = [ctypes.c_size_t], ctypes.c_int
+    function.argtypes, function.restype = list(arguments), ctypes.c_int
     return function
 
 
-_MALLOC_TRIM = _malloc_trim()
+_MALLOC_TRIM = _function("malloc_trim", ctypes.c_size_t)

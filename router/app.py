@@ -16,7 +16,7 @@ from grpc_health.v1._async import HealthServicer
 
 from partywall import logs
 from partywall.errors import PartywallError
-from partywall.memory import keep_trimmed, settle
+from partywall.memory import keep_trimmed, settle, share_heap
 from partywall.wire import inference as oip
 from router.control.follow import watch
 from router.parts import Parts, build
@@ -34,6 +34,7 @@ REFUSE_S = 0.5
 def run(settings: RouterSettings) -> int:
     """Runs a router until SIGTERM or SIGINT; answers the exit code. Blocks."""
     logs.configure(settings.log_level, settings.log_json, "router")
+    share_heap()
     try:
         return uvloop.run(_main(settings))
     except PartywallError as error:
