@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -229,7 +229,7 @@ async def build(settings: RouterSettings) -> Parts:
         profiles,
         slowdowns,
         shared,
-        _planner(settings, reconciler, siblings),
+        _planner(settings, reconciler, siblings, profiles.measuring),
     )
 
 
@@ -250,7 +250,9 @@ def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:
     return SharedThrottle(clock, QuotaBook(rank.folder, rank.index, rank.count))
 
 
-def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: Siblings) -> LivePlanner | None:
+def _planner(
+    settings: RouterSettings, reconciler: Reconciler | None, siblings: Siblings, measuring: Callable[[str], bool]
+) -> LivePlanner | None:
     """In the leading process, by what all of them counted."""
     if reconciler is None or not settings.metrics:
         return None
@@ -269,6 +271,7 @@ def _planner(settings: RouterSettings, reconciler: Reconciler | None, siblings: 
             reconciler.manoeuvres,
             Regrouper(RegroupLimits(hold_s=settings.merge_after_s)),
             apply=settings.planner and settings.regroup,
+            measuring=measuring,
         ),
     )
 

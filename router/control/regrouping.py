@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -11,21 +12,33 @@ from partywall.domain.placements import Placement
 from partywall.errors import Conflict, NotReady
 from router.control.manoeuvres import Manoeuvres
 from router.control.scene import Knowledge, Scene, new_id
-from router.policy.regroup import Move, Regrouper, Resident, Why
+from router.policy.regroup import Move, Plan, Regrouper, Resident, Why
 from router.policy.retarget import Member
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 2.0
+PORTION = 25
+"""Devices or placements looked at in one go."""
 
 
 class Regrouping:
     """Runs within the live planner, in the leading router. `wishes` are the moves that the last look found."""
 
-    def __init__(self, scene: Scene, manoeuvres: Manoeuvres, regrouper: Regrouper, *, apply: bool = True) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        manoeuvres: Manoeuvres,
+        regrouper: Regrouper,
+        *,
+        apply: bool = True,
+        measuring: Callable[[str], bool] = lambda node: False,
+    ) -> None:
+        """`measuring`: whether a profile is taken on a node now; nothing is moved there meanwhile."""
         self._scene = scene
         self._manoeuvres = manoeuvres
         self._regrouper = regrouper
+        self._measuring = measuring
         self._looked_s = float("-inf")
         self._said: set[str] = set()
         self.enabled = apply
@@ -40,8 +53,12 @@ class Regrouping:
         if not scene.knowledge.informed():
             self.wishes = []
             return False
-        residents = self._residents(scene.knowledge)
-        self.wishes = self._regrouper.look(now_s, scene.nodes(), residents, scene.operator, new_id, scene.knowledge)
+        residents = [r async for r in self._residents(scene.knowledge)]
+        plan = Plan(scene.nodes(), residents, scene.operator, new_id, scene.knowledge, self._regrouper.limits)
+        for count, _ in enumerate(plan.risks()):
+            if not count % PORTION:
+                await asyncio.sleep(0)  # requests go first
+        self.wishes = self._regrouper.look(now_s, plan)
         await self._say_stuck()
         due = [m for m in self.wishes if m.due and m.target is not None]
         if not self.enabled or not due:
@@ -76,16 +93,16 @@ class Regrouping:
             await tx.insert(scene.decision(entry, version, "regroup", summary, inputs=inputs_of(move)))
         log.warning("no better place", model=entry.model.name, strain=round(move.strain_now, 2))
 
-    def _residents(self, knowledge: Knowledge) -> list[Resident]:
+    async def _residents(self, knowledge: Knowledge) -> AsyncIterator[Resident]:
         """All that stand, parked ones apart: those give way."""
         moving = {name for p in self._manoeuvres.under_way() for name in (p.id, p.replaces)}
         several = self._replicas()
-        out = []
-        for placement in self._scene.catalog.placements():
+        for count, placement in enumerate(list(self._scene.catalog.placements())):
+            if not count % PORTION:
+                await asyncio.sleep(0)
             found = self._resident(placement, knowledge, several, moving) if not placement.parked else None
             if found is not None:
-                out.append(found)
-        return out
+                yield found
 
     def _resident(
         self, placement: Placement, knowledge: Knowledge, several: Mapping[tuple[str, int], int], moving: set[str]
@@ -96,13 +113,14 @@ class Regrouping:
         if tenant is None or entry is None or version is None or standing is None:
             return None
         runtime = scene.membership.replicas_by_id.get(placement.id)
+        serves = version.resident and runtime is not None and runtime.ready
         apart = several[placement.model_id, placement.version] > 1
         want = replace(scene.want(tenant, entry, version, placement), apart=apart)
         return Resident(
             Member(standing, want),
             knowledge.seen(placement.id, version.manifest.slo_ms),
             knowledge.observed(placement.id),
-            fixed=placement.id in moving or not version.resident or runtime is None or not runtime.ready,
+            fixed=placement.id in moving or not serves or self._measuring(placement.node),
         )
 
     def _replicas(self) -> dict[tuple[str, int], int]:

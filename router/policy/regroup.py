@@ -11,17 +11,15 @@ and what was split is left alone for `rest_s`: so steady predictions move nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from router.policy.placement import place
+from router.policy.regroup_plan import Plan
 from router.policy.regroup_words import Move, RegroupLimits, Resident, Where, Why
-from router.policy.sharing import effects, observed_strain
-from router.policy.sharing_words import Bounds, Sharing
 from router.policy.triggers import SavingWatch, TriggerSettings
-from router.policy.wants import Chosen, NodeView, NoPlace, Operator, Standing
 
-__all__ = ["Move", "RegroupLimits", "Regrouper", "Resident", "Why"]
+__all__ = ["Move", "Plan", "RegroupLimits", "Regrouper", "Resident", "Why"]
 
 
 class Regrouper:
@@ -33,22 +31,12 @@ class Regrouper:
         self._spare: dict[Where, tuple[float, SavingWatch]] = {}
         self._settling: dict[Where, float] = {}
         self._resting: dict[Where, float] = {}
+        self._searched: dict[Where, tuple[float, Move]] = {}
 
-    def look(
-        self,
-        now_s: float,
-        nodes: Sequence[NodeView],
-        residents: Sequence[Resident],
-        operator: Operator,
-        new_id: Callable[[str], str],
-        bounds: Bounds,
-    ) -> list[Move]:
+    def look(self, now_s: float, plan: Plan) -> list[Move]:
         """What would be moved, and what of it now: one move apart, or all of one spare device."""
         self._settling = {d: until for d, until in self._settling.items() if until > now_s}
         self._resting = {d: until for d, until in self._resting.items() if until > now_s}
-        if not bounds.informed():
-            return []
-        plan = _Plan(nodes, residents, operator, new_id, bounds, self.limits)
         moves = self._apart(now_s, plan)
         # Merging waits while anybody is at risk anywhere: the room that it would use may be needed.
         if moves:
@@ -69,20 +57,32 @@ class Regrouper:
                 if move.why is Why.APART:
                     self._resting[where] = now_s + self.limits.rest_s
 
-    def _apart(self, now_s: float, plan: _Plan) -> list[Move]:
+    def _apart(self, now_s: float, plan: Plan) -> list[Move]:
         limits = self.limits
         risky = {w: strain for w in plan.devices if w not in self._settling and (strain := plan.risk(w)) > 1.0}
         self._risky_since = {w: self._risky_since.get(w, now_s) for w in risky}
+        self._searched = {w: found for w, found in self._searched.items() if w in risky}
         out: list[Move] = []
+        searched = False
         for where, strain in sorted(risky.items(), key=lambda item: -item[1]):
-            held_s = now_s - self._risky_since[where]
-            due = held_s >= limits.split_after_s and not any(m.due and m.target is not None for m in out)
-            found = plan.best_apart(where, strain, held_s)
-            if found is not None:
-                out.append(replace(found, due=due))
+            since_s = self._risky_since[where]
+            due = now_s - since_s >= limits.split_after_s
+            # A search is dear in a large fleet: one a look, and where nothing helped, again after a while.
+            if not searched and self._is_stale(now_s, where, since_s, due=due):
+                self._searched[where] = now_s, plan.best_apart(where, strain, now_s - since_s)
+                searched = True
+            if where in self._searched:
+                at_s, move = self._searched[where]
+                out.append(replace(move, due=due and (at_s == now_s or move.target is None)))
         return out
 
-    def _together(self, now_s: float, plan: _Plan) -> list[Move]:
+    def _is_stale(self, now_s: float, where: Where, since_s: float, *, due: bool) -> bool:
+        at_s, move = self._searched.get(where, (-math.inf, None))
+        if move is None or (due and at_s < since_s + self.limits.split_after_s):
+            return True
+        return now_s - at_s >= (self.limits.settle_s if move.target is None else 0.0) and due
+
+    def _together(self, now_s: float, plan: Plan) -> list[Move]:
         limits = self.limits
         in_use = [w for w in plan.devices if w not in self._settling and w not in self._resting]
         held = {w: watch for w, watch in self._spare.items() if w in in_use}
@@ -96,106 +96,3 @@ class Regrouper:
             self._spare[where] = since_s, watch
             return [replace(m, held_s=now_s - since_s, due=due) for m in moves]
         return []
-
-
-class _Plan:
-    """One look's data, and the questions to it."""
-
-    def __init__(
-        self,
-        nodes: Sequence[NodeView],
-        residents: Sequence[Resident],
-        operator: Operator,
-        new_id: Callable[[str], str],
-        bounds: Bounds,
-        limits: RegroupLimits,
-    ) -> None:
-        self._nodes = nodes
-        self._standing = [r.member.standing for r in residents]
-        self._operator = operator
-        self._new_id = new_id
-        self._bounds = bounds
-        self._limits = limits
-        self._by_name = {(n.name, d.id): d for n in nodes for d in n.devices}
-        self.devices: dict[Where, list[Resident]] = {}
-        for one in residents:
-            if one.where in self._by_name:
-                self.devices.setdefault(one.where, []).append(one)
-
-    def risk(self, where: Where, without: str = "") -> float:
-        """The worst strain on a device by what was seen; 0.0 where all keep their objectives, or would not alone."""
-        here = [r for r in self.devices[where] if r.placement.id != without]
-        if len(here) < 2 or any(r.fixed for r in here):
-            return 0.0
-        device, sharing = self._by_name[where], self._operator.sharing
-        worst = 0.0
-        there = effects([r.tenancy for r in here], device, self._bounds, sharing)
-        for one, effect in zip(here, there, strict=True):
-            if effect.sharing is Sharing.HARMFUL:
-                worst = max(worst, effect.strain)
-            # What is observed holds for those that are there now.
-            if not without and one.observed > 1.0 and effect.sharing is not Sharing.UNKNOWN:
-                worst = max(worst, observed_strain(one.tenancy, one.observed, device, self._bounds, sharing))
-        return worst
-
-    def best_apart(self, where: Where, strain: float, held_s: float) -> Move | None:
-        """The move that helps most: all keep their objectives, then the least to load, then the least strain."""
-        best: Move | None = None
-        elsewhere = self._only([w for w in self._by_name if w != where])
-        for one in self.devices[where]:
-            found = self._place(one, elsewhere, self._standing, {one.placement.id})
-            if isinstance(found, NoPlace):
-                continue
-            then = max(found.strain, self.risk(where, without=one.placement.id))
-            # Nobody elsewhere is made to pay for it.
-            if found.sharing is not Sharing.ACCEPTABLE or then * self._limits.margin > strain:
-                continue
-            reason = (
-                f"apart: an objective is missed beside its neighbours (strain {strain:.2f} here for {held_s:.0f} s, "
-                f"at most {then:.2f} after it)"
-            )
-            move = Move(one.placement, found, Why.APART, reason, strain, then, held_s, False)
-            if best is None or _preference(move) < _preference(best):
-                best = move
-        if best is not None:
-            return best
-        victim = self.devices[where][0]
-        reason = f"an objective is missed beside its neighbours (strain {strain:.2f}), and no other place is better"
-        return Move(victim.placement, None, Why.APART, reason, strain, strain, held_s, False)
-
-    def emptied(self, where: Where, others: Collection[Where]) -> list[Move]:
-        """Where all of a device would go, so that it is free; empty: they cannot, or not with enough room."""
-        nodes = self._only(others)
-        standing = list(self._standing)
-        moves: list[Move] = []
-        for one in sorted(self.devices[where], key=lambda r: (-r.placement.memory_bytes, r.placement.id)):
-            if one.fixed:
-                return []
-            found = self._place(one, nodes, standing, {r.placement.id for r in self.devices[where]})
-            if isinstance(found, NoPlace) or found.sharing is not Sharing.ACCEPTABLE:
-                return []
-            if found.strain * self._limits.merge_margin > 1.0:
-                return []
-            reason = f"together: its device becomes free (strain at most {found.strain:.2f} where it goes)"
-            moves.append(Move(one.placement, found, Why.TOGETHER, reason, 0.0, found.strain, 0.0, False))
-            there = replace(
-                one.placement, id=f"{one.placement.id}+", node=found.node, partition=found.partition,
-                worker_id=found.worker_id,
-            )  # fmt: skip
-            standing.append(replace(one.member.standing, placement=there))
-        return moves
-
-    def _place(
-        self, one: Resident, nodes: Sequence[NodeView], standing: Sequence[Standing], leaving: Collection[str]
-    ) -> Chosen | NoPlace:
-        want = one.member.want
-        return place(want, nodes, standing, self._operator, self._new_id, leaving=leaving, bounds=self._bounds)
-
-    def _only(self, devices: Collection[Where]) -> list[NodeView]:
-        kept = set(devices)
-        views = [NodeView(n.name, tuple(d for d in n.devices if (n.name, d.id) in kept)) for n in self._nodes]
-        return [view for view in views if view.devices]
-
-
-def _preference(move: Move) -> tuple[bool, int, float, str]:
-    return move.strain_then > 1.0, move.placement.memory_bytes, move.strain_then, move.placement.id

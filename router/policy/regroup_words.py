@@ -19,7 +19,8 @@ Where = tuple[str, str]
 class RegroupLimits:
     """Seconds and factors; see `regroup`. `settle_s`: how long a device is left alone after a move to or from it.
 
-    `spares`: devices considered for emptying at one look, those with the fewest residents.
+    `spares`: devices considered for emptying at one look, those with the fewest residents. `targets`: devices in
+    use, and as many empty ones, that are looked at as a place to go.
     """
 
     split_after_s: float = 10.0
@@ -29,6 +30,7 @@ class RegroupLimits:
     settle_s: float = 30.0
     rest_s: float = 600.0
     spares: int = 3
+    targets: int = 16
 
 
 @dataclass(frozen=True, slots=True)

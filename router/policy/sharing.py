@@ -1,10 +1,11 @@
 """Who may share a device with whom: the interference model's upper bounds against everybody's objective. Pure.
 
 For a newcomer beside residents, and for every resident beside the newcomer: service time alone at its share x bound
-on the slowdown. The place is acceptable where each of them still meets its objective at its present load: waiting by
-`sizing.miss_probability`, at the bound on the *mean* slowdown for how much of the time the partition is in use, and at
-the bound on the *tail* for the batch itself. Residents on the same compute units stretch each other in proportion to
-the time they run, on top. What has no profile is unknown, and unknown is not acceptable: it is isolated until measured.
+on the slowdown. The place is acceptable where each of them still meets its objective at its present load. Requests are
+late with `sizing.miss_probability`: those whose batch runs while any neighbour does at the bound beside all of them at
+once, the others at the time alone, and the partition is in use by the bound on the mean. Residents on the same compute
+units stretch each other in proportion to the time they run, on top. What has no profile is unknown, and unknown is not
+acceptable: it is isolated until measured.
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ from router.policy.sharing_words import Assessment, Bounds, Effect, Estimate, Sh
 from router.policy.sizing import miss_probability
 from router.policy.wants import Standing
 
-ALONE = Estimate(1.0, 1.0, 1.0)
+ALONE = Estimate(1.0, 1.0, 1.0, 0.0)
 UNKNOWN = Estimate(1.0, math.inf, math.inf)
-_SEEN_BUSY = 0.01
-"""A neighbour on the same units that is busy less than this is in no batch that the objective counts."""
 _STEPS = 20
 _WIDEST = 64.0
 
@@ -81,20 +80,22 @@ def estimate(victim: Tenancy, others: Sequence[Tenancy], device: Device, bounds:
         return ALONE
     if any(one.solo_s(device, bounds) is None for one in (victim, *others)):
         return UNKNOWN
-    stretch, tail = 1.0, 1.0
+    stretch, tail, idle = 1.0, 1.0, 1.0
     beside, at_once = [], []
     for other in others:
         busy = other.work.busy
         part = overlap(victim, other, device)
         stretch += part * busy
-        tail += part if busy > _SEEN_BUSY else 0.0
+        tail += part if busy > 0 else 0.0
+        idle *= 1.0 - busy
         if part < 1.0:
             beside.append(other.occupant(device, busy))
-            at_once.append(other.occupant(device, 1.0 if busy > _SEEN_BUSY else 0.0))
+            at_once.append(other.occupant(device, 1.0 if busy > 0 else 0.0))
     ours, kind, type_name = victim.occupant(device, 1.0), victim.partition.kind, device_type(device)
     mean = bounds.bound(type_name, ours, beside, kind)
     worst = bounds.bound(type_name, ours, at_once, kind)
-    return Estimate(mean.slowdown * stretch, mean.upper * stretch, max(mean.upper * stretch, worst.upper * tail))
+    upper = mean.upper * stretch
+    return Estimate(mean.slowdown * stretch, upper, max(upper, worst.upper * tail), 1.0 - idle)
 
 
 def strain(service_s: float, slowdown: Estimate, work: Work, limits: SharingLimits) -> float:
@@ -110,17 +111,25 @@ def strain(service_s: float, slowdown: Estimate, work: Work, limits: SharingLimi
         return math.inf
     if not work.objective_s:
         return slowdown.upper / limits.tolerated
-    batch_s = service_s * slowdown.tail_upper
-    # The tail makes one batch late; how much of the time the partition is in use is the mean's business.
-    rate = work.rate_per_s * slowdown.upper / slowdown.tail_upper
     low, high = math.log(1 / _WIDEST), math.log(_WIDEST)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if miss_probability(batch_s * math.exp(middle), 1, rate, 1.0, work.objective_s) <= limits.miss:
+        if _late(service_s * math.exp(middle), slowdown, work) <= limits.miss:
             low = middle
         else:
             high = middle
     return math.exp(-low)
+
+
+def _late(service_s: float, slowdown: Estimate, work: Work) -> float:
+    """The part of the requests that comes too late, over whether any neighbour runs beside the batch."""
+    late = 0.0
+    for part, stretched in ((1.0 - slowdown.beside, 1.0), (slowdown.beside, slowdown.tail_upper)):
+        if part > 0:
+            # How much of the time the partition is in use is the mean's business, whatever this batch takes.
+            rate = work.rate_per_s * slowdown.upper / stretched
+            late += part * miss_probability(service_s * stretched, 1, rate, 1.0, work.objective_s)
+    return late
 
 
 def effect(victim: Tenancy, others: Sequence[Tenancy], device: Device, bounds: Bounds, limits: SharingLimits) -> Effect:
@@ -146,6 +155,17 @@ def observed_strain(victim: Tenancy, slowdown: float, device: Device, bounds: Bo
     found = strain(service_s, Estimate(slowdown, slowdown, slowdown), victim.work, limits)
     alone = strain(service_s, ALONE, victim.work, limits)
     return 0.0 if found <= 1.0 or (alone > 1.0 and found <= limits.hopeless * alone) else found
+
+
+def keeps(victim: Tenancy, others: Sequence[Tenancy], device: Device, bounds: Bounds, limits: SharingLimits) -> bool:
+    """Whether a model is known to keep its objective beside the others; cheaper than `effect`."""
+    service_s = victim.solo_s(device, bounds)
+    slowdown = estimate(victim, others, device, bounds)
+    if service_s is None or not math.isfinite(slowdown.tail_upper):
+        return False
+    if not victim.work.objective_s:
+        return slowdown.upper <= limits.tolerated
+    return _late(service_s, slowdown, victim.work) <= limits.miss
 
 
 def effects(there: Sequence[Tenancy], device: Device, bounds: Bounds, limits: SharingLimits) -> tuple[Effect, ...]:

@@ -30,12 +30,14 @@ class Work:
 class Estimate:
     """A victim's slowdown beside neighbours: mean, upper bound on the mean, upper bound while all of them run at once.
 
-    Infinite bounds: one of them has no profile, so nothing is known.
+    `beside` is the part of its batches that run while any of them does. Infinite bounds: one of them has no profile,
+    so nothing is known.
     """
 
     mean: float
     upper: float
     tail_upper: float
+    beside: float = 1.0
 
 
 class Bounds(SlowdownBounds, Protocol):

@@ -12,7 +12,7 @@ from isolation.trust import needed_wall, wall_between
 from partywall.domain.placements import Placement
 from partywall.domain.tenants import TrustPolicy
 from router.policy.placement import Operator, Want
-from router.policy.regroup import Move, Regrouper, RegroupLimits, Resident, Why
+from router.policy.regroup import Move, Plan, Regrouper, RegroupLimits, Resident, Why
 from router.policy.retarget import Member
 from router.policy.sharing import effects
 from router.policy.sharing_words import Sharing, Work
@@ -61,9 +61,10 @@ class Town:
         assert bounds is not None
         while self.now_s < until:
             self.now_s += LOOK_S
-            self.wishes = self.regrouper.look(
-                self.now_s, self.fleet.nodes, self.residents(), self.fleet.operator, self.fleet.name, bounds
+            plan = Plan(
+                self.fleet.nodes, self.residents(), self.fleet.operator, self.fleet.name, bounds, self.regrouper.limits
             )
+            self.wishes = self.regrouper.look(self.now_s, plan)
             moves = [m for m in self.wishes if m.due and m.target is not None]
             for move in moves:
                 self._do(move)
@@ -235,7 +236,7 @@ houses = st.lists(
 
 
 @given(houses, st.sampled_from([1.05, 1.15, 1.5]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_steady_predictions_come_to_rest_and_moves_keep_trust_memory_and_objectives(
     drawn: list[tuple[str, int, float, float, int, str]], margin: float
 ) -> None:
@@ -252,9 +253,9 @@ def test_steady_predictions_come_to_rest_and_moves_keep_trust_memory_and_objecti
         town.wants[model] = wanted
     broken = _broken(town)
     used = _used(town)
-    moves = town.run(600)
+    moves = town.run(160)
     assert len(moves) <= 3 * len(drawn)
-    assert town.run(2000) == []
+    assert town.run(200) == []
     assert _broken(town) <= broken
     if not any(m.why is Why.APART for _, m in moves):
         assert _used(town) <= used
