@@ -135,6 +135,22 @@ def test_a_connection_is_moved_in_time(pair: dict[str, Any]) -> None:
         eventually(both)
 
 
+def test_slowdowns_are_judged_by_what_both_saw(pair: dict[str, Any]) -> None:
+    instance: Instance = pair["instance"]
+    instance.json("profile", "acme-model", "--quick", "--anyway", key=pair["acme"])
+    with connections(instance, pair["acme"]) as many:
+
+        def observed() -> bool:
+            assert {one.infer("acme-model") for one in many} == {"OK"}
+            seen = instance.json("explain", "acme-model", key=pair["acme"])["slowdowns"]
+            return any(one["observed"] for one in seen)
+
+        # Nothing is judged before the leading process has heard from both.
+        eventually(observed)
+    basis = 'partywall_slowdown_basis{basis="profiles",model="acme-model"'
+    assert any(name.startswith(basis) for name in metrics(instance))
+
+
 def test_new_state_is_seen_by_both_within_a_second(pair: dict[str, Any], mlp_folder: Path) -> None:
     instance: Instance = pair["instance"]
     with connections(instance, "pw_none") as many:

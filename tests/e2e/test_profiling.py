@@ -36,6 +36,9 @@ def test_a_version_is_profiled_kept_and_shredded(profiled: Instance, mlp_folder:
     (record,) = found["profiles"]
     assert record["complete"] is True
     assert record["input_bytes"] == 16 * 4
+    if record["curves"]:
+        assert record["predicted_from"] == "profiles"
+        assert "no fit for this type of device" in record["predicted_from_reason"]
     assert all(p["latency_ms"] > 0 for p in record["solo"])
     if profiled.json("fleet", "show")["nodes"][0]["devices"][0]["compute_units"] > 1:
         assert {p["probe"] for p in record["curves"]} == {"probe:membw:1.0", "probe:llc:1.0"}
