@@ -20,7 +20,8 @@ p{margin:.4rem 0}.muted,figcaption{color:var(--muted)}figcaption{font-size:.88re
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.84rem}
 th,td{padding:.38rem .35rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 th{font-weight:600;color:var(--muted)}.text{text-align:left;white-space:normal}
-figure{margin:0 0 1.4rem}svg{display:block;width:100%;height:auto;font-family:system-ui,sans-serif}
+figure{margin:0 0 1.4rem;overflow-x:auto}
+svg{display:block;width:100%;min-width:32rem;max-width:52rem;height:auto;font-family:system-ui,sans-serif}
 .cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
 .card{flex:1 1 10rem;background:var(--panel);border:1px solid var(--grid);border-radius:8px;padding:.7rem .9rem}
 .card b{display:block;font-size:1.5rem;line-height:1.25;font-weight:600}

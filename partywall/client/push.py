@@ -134,14 +134,15 @@ def push_version(caller: Caller, request: PushRequest) -> Flow[tuple[ModelInfo, 
     """Pushes and commits; returns the model and the number of the new version.
 
     Raises:
-        PartywallError: Whatever ended it; the upload was given up on the server too.
+        PartywallError: What ended it; the upload was given up on the server too, as after any other exception.
     """
     begun = yield from caller.call(MODELS["BeginVersion"], _begin_request(request))
     with DataKey(begun.data_key) as key:
         begun.ClearField("data_key")
         try:
             files = yield from _push_files(caller, request, begun, key)
-        except (PartywallError, KeyboardInterrupt, asyncio.CancelledError):
+        except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+            # Whatever it was, the caller's own `on_progress` among it.
             yield from _abort(caller, begun.upload_id)
             raise
     model = yield from _commit(caller, request, begun, files)

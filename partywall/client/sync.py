@@ -104,6 +104,8 @@ class Client:
         share_percent: int = 0,
         memory_bytes: int = 0,
         max_batch: int = 0,
+        side_effects: bool = False,
+        cold_start: bool = False,
         promote: bool = False,
         wait_s: float | None = None,
         on_progress: OnProgress | None = None,
@@ -118,6 +120,8 @@ class Client:
             share_percent: Share of a device's compute; 0: the planner chooses.
             memory_bytes: What the model needs; 0: estimated from the files.
             max_batch: Rows in one batch; 0: the engine's own limit.
+            side_effects: A request must never run twice: it is not retried and not hedged.
+            cold_start: A request wakes the version when it is not resident.
             promote: Make it live as soon as it is ready.
             wait_s: Wait this long for it to be ready; None: return as soon as it is committed.
             on_progress: Called after each sent chunk, from another thread.
@@ -136,6 +140,8 @@ class Client:
             share_percent=share_percent,
             memory_bytes=memory_bytes,
             max_batch=max_batch,
+            side_effects=side_effects,
+            cold_start=cold_start,
         )
         check_model_name(model)
         artifact = inspect_folder(Path(folder), engine, described.options)

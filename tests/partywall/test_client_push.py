@@ -114,6 +114,7 @@ def test_an_error_in_the_progress_callback_is_the_callers_own(
     with pytest.raises(ZeroDivisionError):
         push(client, folder, on_progress=fail)
     assert server.models.models == {}
+    assert server.models.aborted == ["u1"]
 
 
 def test_a_refused_commit_is_given_up(client: partywall.Client, server: FakeServer, folder: Path) -> None:
@@ -132,6 +133,13 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(
     _, number = push(client, folder)
     assert number == 1
     assert server.models.aborted == []
+
+
+def test_what_a_version_may_and_may_not_is_told(client: partywall.Client, folder: Path) -> None:
+    info, number = push(client, folder, side_effects=True, cold_start=True, max_batch=3)
+    found = info.version(number)
+    assert found is not None
+    assert (found.manifest.side_effects, found.manifest.cold_start, found.manifest.max_batch) == (True, True, 3)
 
 
 def test_nothing_is_sent_for_a_bad_folder(client: partywall.Client, server: FakeServer, folder: Path) -> None:
