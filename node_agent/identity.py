@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -21,7 +22,9 @@ from cryptography.x509.oid import NameOID
 from partywall.errors import InvalidInput, NotReady, PartywallError, Reason
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
+from partywall.wire.pipe import FramePipe
 from partywall.wire.status import from_rpc_error
+from partywall.wire.tls import client_context
 
 ROUTER_NAME = "partywall-router"
 """The name in every router's certificate, whatever address is dialled."""
@@ -67,6 +70,20 @@ def channel(address: str, identity: AgentIdentity, max_message_bytes: int = -1) 
         ("grpc.keepalive_timeout_ms", 3_000),
     ]
     return grpc.aio.secure_channel(address, identity.credentials(), options)
+
+
+async def dial(address: str, identity: AgentIdentity) -> FramePipe:
+    """A mutually authenticated connection to a router's port for frames.
+
+    Raises:
+        OSError: Nobody is there, or it is not this installation's router (ssl.SSLError).
+    """
+    host, _, port = address.rpartition(":")
+    context = client_context(identity.certificate_pem, identity.key_pem, identity.ca_pem)
+    _, pipe = await asyncio.get_running_loop().create_connection(
+        FramePipe, host.strip("[]"), int(port), ssl=context, server_hostname=ROUTER_NAME
+    )
+    return pipe
 
 
 def load(folder: Path) -> AgentIdentity | None:

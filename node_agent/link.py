@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +25,8 @@ from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
 from partywall.wire.convert import error_to_proto, observed_to_proto
+from partywall.wire.frames import Frames, PipeFrames, StreamFrames
+from partywall.wire.pipe import FramePipe
 from partywall.wire.status import from_rpc_error
 from partywall.wire.tails import decoder, encode, join
 
@@ -34,9 +36,16 @@ CONNECT = "/partywall.v1.AgentLink/Connect"
 MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
+DIAL_S = 2.0
+"""How long the way to the router's port for frames may take."""
 EVENTS_KEPT = 100
 LOADS_EVERY_S = 0.02
 """How often replies carry loads, where several processes send requests here."""
+
+Dial = Callable[[str], Awaitable[FramePipe]]
+"""Opens the connection to an address, host:port as the router names it; raises OSError (TimeoutError is one)."""
+
+_decode = decoder(link.RouterFrame.FromString)
 
 
 class RouterLink:
@@ -55,6 +64,7 @@ class RouterLink:
         request_ids: Iterator[int] | None = None,
         on_welcome: Callable[[Sequence[str]], None] = lambda links: None,
         shared: Callable[[], bool] = lambda: False,
+        dial: Dial | None = None,
     ) -> None:
         """
         Args:
@@ -64,7 +74,9 @@ class RouterLink:
             on_welcome: Gets the link ports of all processes of the router, with each connection.
             shared: Whether other processes send requests here too: replies then carry loads, as no process can know
                 the load from what it sent itself.
+            dial: Opens the connection for the frames where the router offers one; None: they stay on the stream.
         """
+        self._dial = dial
         self._profiles = profiles
         self._jobs: list[str] = []
         self._events: deque[link.AgentEvent] = deque(maxlen=EVENTS_KEPT)
@@ -151,9 +163,7 @@ class RouterLink:
 
     async def _stay(self, channel: grpc.aio.Channel) -> None:
         stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-        call: Any = channel.stream_stream(
-            CONNECT, request_serializer=encode, response_deserializer=decoder(link.RouterFrame.FromString)
-        )()
+        call: Any = channel.stream_stream(CONNECT, request_serializer=encode, response_deserializer=_decode)()
         async with asyncio.timeout(WELCOME_TIMEOUT_S):
             await call.write(link.AgentFrame(hello=self._hello()))
             opened = await call.read()
@@ -162,12 +172,14 @@ class RouterLink:
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
         connection = Connection(
             Coalescer(
-                lambda items: self._flush(call, connection, items),
+                lambda items: self._flush(frames, connection, items),
                 self._clock,
                 lambda rate: len(connection.calls),
                 window_s=self._window_s,
             )
         )
+        pipe = await self._open_pipe(first.welcome)
+        frames: Frames[link.RouterFrame] = StreamFrames(call) if pipe is None else PipeFrames(pipe, _decode)
         self._current, self._stub = connection, stub
         self._on_welcome(tuple(first.welcome.links))
         for status in self._replicas.statuses():
@@ -175,12 +187,15 @@ class RouterLink:
         while self._events:
             connection.outgoing.add(self._events.popleft())
         self.connected.set()
-        log.info("linked to the router", epoch=first.welcome.epoch)
-        tasks = (
-            asyncio.create_task(self._read(call, connection)),
+        log.info("linked to the router", epoch=first.welcome.epoch, on_stream=pipe is None)
+        tasks = [
+            asyncio.create_task(self._read(frames, connection)),
             asyncio.create_task(connection.outgoing.run()),
             asyncio.create_task(_beat(connection, first.welcome.heartbeat_ms / 1e3)),
-        )
+        ]
+        if pipe is not None:
+            # Nothing comes on the stream any more but its end.
+            tasks.append(asyncio.create_task(call.read()))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -190,9 +205,29 @@ class RouterLink:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             call.cancel()
+            if pipe is not None:
+                pipe.close()
 
-    async def _read(self, call: Any, connection: Connection) -> None:
-        while (opened := await call.read()) is not grpc.aio.EOF:
+    async def _open_pipe(self, welcome: link.Welcome) -> FramePipe | None:
+        """A connection for the frames; None where none is offered or there is no way to it."""
+        if self._dial is None or not welcome.frames:
+            return None
+        try:
+            async with asyncio.timeout(DIAL_S):
+                pipe = await self._dial(welcome.frames)
+                await pipe.write(welcome.frames_secret)
+        except (OSError, PartywallError) as failure:
+            log.warning(
+                "no way to the router's port for frames: they stay on the stream, which costs more CPU "
+                "(router --frames-listen gives it a fixed port)",
+                address=welcome.frames,
+                reason=str(failure) or type(failure).__name__,
+            )
+            return None
+        return pipe
+
+    async def _read(self, frames: Frames[link.RouterFrame], connection: Connection) -> None:
+        while (opened := await frames.read()) is not None:
             frame, tails = opened
             if frame.HasField("desired"):
                 self._on_desired(connection, frame.desired)
@@ -263,13 +298,13 @@ class RouterLink:
         connection.calls[message.id] = (item.id, placement_id)
         self._replicas.submit(placement_id, item)
 
-    async def _flush(self, call: Any, connection: Connection, items: list[Outgoing]) -> None:
+    async def _flush(self, frames: Frames[link.RouterFrame], connection: Connection, items: list[Outgoing]) -> None:
         frame, tails, size = link.AgentFrame(generation=connection.generation), list[bytes](), 0
         for item in items:
             if isinstance(item, Answer):
                 length = len(item.outcome.response)
                 if size and size + length > MAX_FRAME_BYTES:
-                    await call.write(join(frame, tails) if tails else frame)
+                    await frames.write(join(frame, tails) if tails else frame)
                     frame, tails, size = link.AgentFrame(generation=connection.generation), [], 0
                 add_reply(frame, tails, item.call_id, item.outcome)
                 size += length
@@ -287,7 +322,7 @@ class RouterLink:
                 frame.heartbeat = True
         if frame.heartbeat or self._loads_due(connection):
             self._add_loads(frame, connection)
-        await call.write(join(frame, tails) if tails else frame)
+        await frames.write(join(frame, tails) if tails else frame)
 
     def _loads_due(self, connection: Connection) -> bool:
         return self._shared() and self._clock.monotonic() - connection.loads_at_s >= LOADS_EVERY_S

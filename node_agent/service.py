@@ -18,7 +18,7 @@ from node_agent.connection import reply
 from node_agent.device_watch import DeviceWatch
 from node_agent.epoch import EpochFile
 from node_agent.link import RouterLink
-from node_agent.links import RouterLinks
+from node_agent.links import RouterLinks, reachable
 from node_agent.node import OpenNode, open_node
 from node_agent.profiling import Profiler
 from node_agent.sealed_memory import SealedMemory
@@ -119,6 +119,7 @@ async def serve(settings: AgentSettings, zygote: ZygoteClient) -> int:
             request_ids=request_ids,
             on_welcome=on_welcome,
             shared=shared,
+            dial=lambda where: identities.dial(reachable(where, address), holder[0]),
         )
 
     links = RouterLinks(settings.router, make_link)

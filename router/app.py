@@ -94,6 +94,7 @@ async def _close(parts: Parts, ports: Ports, tasks: list[asyncio.Task[Any]]) -> 
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    ports.frames.close()
     await ports.link.stop(0.5)
     if ports.forwarder is not None:
         await ports.forwarder.close()

@@ -23,6 +23,7 @@ from partywall.v1 import (
 )
 from partywall.wire import inference as oip
 from partywall.wire.coalesce import WINDOW_S
+from partywall.wire.tls import server_context
 from router import metrics, reflection
 from router.control.enrol import AgentIdentity, JoinService
 from router.control.explain import Requests
@@ -36,6 +37,7 @@ from router.control.tenants_service import TenantsService
 from router.faces import Grants, Names
 from router.gateway import link_service
 from router.gateway.authn import Authenticator
+from router.gateway.frames_port import FramesPort
 from router.gateway.inference import InferenceService
 from router.gateway.link_service import AgentLinkService
 from router.parts import Parts
@@ -61,6 +63,7 @@ class Ports:
     public: grpc.aio.Server
     admin: grpc.aio.Server | None
     link: grpc.aio.Server
+    frames: FramesPort
     health: HealthServicer
     inference: InferenceService
     addresses: dict[str, str]
@@ -88,7 +91,8 @@ async def open_ports(parts: Parts) -> Ports:
     else:
         tenants_own = _tenants_own(parts, authenticator)
     public, inference = _public_server(parts, health, authenticator, tenants_own)
-    link = _link_server(parts)
+    frames = FramesPort(AgentIdentity(parts.catalog).of_certificate)
+    link = _link_server(parts, frames)
     tls = (settings.tls_cert, settings.tls_key)
     addresses = {"public": bind(public, listen, public_credentials(listen, *tls, "--listen")).text}
     admin = None
@@ -99,6 +103,7 @@ async def open_ports(parts: Parts) -> Ports:
         parts.registry.register(metrics.SlowdownCollector(parts.slowdowns.all_now, Names(parts.catalog)))
     addresses["link"] = bind(link, Address.parse(settings.link_listen, "--link-listen"), _link_credentials(parts)).text
     parts.link_address[0] = addresses["link"]
+    await _open_frames(parts, frames)
     stop_metrics = None
     if rank.alone:
         metrics_listen = Address.parse(settings.metrics_listen, "--metrics-listen")
@@ -112,7 +117,7 @@ async def open_ports(parts: Parts) -> Ports:
     for server in (internal, link, admin, public):
         if server is not None:
             await server.start()
-    return Ports(public, admin, link, health, inference, addresses, stop_metrics, internal, forwarder)
+    return Ports(public, admin, link, frames, health, inference, addresses, stop_metrics, internal, forwarder)
 
 
 def ready(parts: Parts) -> bool:
@@ -216,7 +221,17 @@ def _internal_server(parts: Parts, folder: Path, tenants_own: list[grpc.GenericR
     return server
 
 
-def _link_server(parts: Parts) -> grpc.aio.Server:
+async def _open_frames(parts: Parts, frames: FramesPort) -> None:
+    settings, identity = parts.settings, parts.link_identity
+    wanted = Address.parse(settings.link_listen, "--link-listen")
+    wanted = Address(wanted.host, 0)
+    if settings.frames_listen:
+        wanted = Address.parse(settings.frames_listen, "--frames-listen")
+    context = server_context(identity.certificate_pem, identity.key_pem, parts.authority.ca_pem)
+    await frames.start(wanted.host, wanted.port, context)
+
+
+def _link_server(parts: Parts, frames: FramesPort) -> grpc.aio.Server:
     settings = parts.settings
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()], options=link_options(reuse_port=not settings.rank.alone)
@@ -231,6 +246,7 @@ def _link_server(parts: Parts) -> grpc.aio.Server:
         max_message_bytes=settings.max_message_bytes,
         window_s=WINDOW_S if settings.coalescing else 0.0,
         links=settings.rank.links,
+        frames=frames,
         on_profile=parts.profiles.on_progress,
         on_event=parts.reconciler.events.note if parts.reconciler is not None else _unheard,
     )

@@ -39,6 +39,8 @@ class RouterSettings:
     listen: str = "127.0.0.1:8001"
     admin_listen: str = "127.0.0.1:8003"
     link_listen: str = "127.0.0.1:8004"
+    frames_listen: str = ""
+    """Where agents open the connections for the link's frames; empty: a free port of `link_listen`'s host."""
     metrics_listen: str = "127.0.0.1:8002"
     tls_cert: Path | None = None
     """PEM chain for the public and admin ports; needed for any address but loopback."""

@@ -29,7 +29,7 @@ class Tailed(NamedTuple, Generic[M]):
 
 
 def encode(frame: Message | bytes) -> bytes:
-    """For gRPC: a message, or what `join` made."""
+    """A message, or what `join` made."""
     return frame if isinstance(frame, bytes) else frame.SerializeToString()
 
 
@@ -41,15 +41,15 @@ def join(frame: Message, tails: Sequence[bytes | memoryview]) -> bytes:
     return b"".join((*parts, frame.SerializeToString()))
 
 
-def decoder(parse: Callable[[bytes], M]) -> Callable[[bytes], Tailed[M]]:
-    """For gRPC: how frames of one kind are read, `parse` being the message's `FromString`.
+def decoder(parse: Callable[[bytes], M]) -> Callable[[bytes | bytearray], Tailed[M]]:
+    """How frames of one kind are read, `parse` being the message's `FromString`.
 
     The result raises ValueError or IndexError for a tail that is cut off, and what `parse` raises.
     """
 
-    def decode(data: bytes) -> Tailed[M]:
+    def decode(data: bytes | bytearray) -> Tailed[M]:
         if not data.startswith(_TAG):
-            return Tailed(parse(data), ())
+            return Tailed(parse(bytes(data)), ())
         view, position, tails = memoryview(data), 0, list[memoryview]()
         while data.startswith(_TAG, position):
             length, start = read_varint(view, position + len(_TAG))
@@ -57,7 +57,7 @@ def decoder(parse: Callable[[bytes], M]) -> Callable[[bytes], Tailed[M]]:
             if position > len(data):
                 raise ValueError("truncated frame")
             tails.append(view[start:position])
-        return Tailed(parse(data[position:]), tails)
+        return Tailed(parse(bytes(view[position:])), tails)
 
     return decode
 

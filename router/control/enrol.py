@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
@@ -20,7 +20,7 @@ from partywall.errors import InvalidInput, PermissionDenied, Reason, Unauthentic
 from partywall.v1 import agent_link_pb2, agent_link_pb2_grpc
 from router.control.catalog import Catalog, CatalogTransaction
 from router.control.control import Control, in_thread
-from router.control.pki import TRUST_DOMAIN, Authority, csr_key, issued_at
+from router.control.pki import TRUST_DOMAIN, Authority, csr_key, issued_at, uri_names
 from router.control.records import JoinToken, MetaEntry
 from router.control.rpc import Context
 
@@ -40,8 +40,12 @@ def peer_identity(context: Context) -> tuple[Role, str]:
         Unauthenticated: No certificate of our authority, or not one with such a name.
     """
     names = context.auth_context().get(SPIFFE_PROPERTY, ())
+    return _identity(name.decode("utf-8", "replace") for name in names)
+
+
+def _identity(names: Iterable[str]) -> tuple[Role, str]:
     for name in names:
-        path = name.decode("utf-8", "replace").removeprefix(f"{TRUST_DOMAIN}/")
+        path = name.removeprefix(f"{TRUST_DOMAIN}/")
         role, _, node = path.partition("/")
         if role == "agent" and node:
             return "agent", node
@@ -74,10 +78,17 @@ class AgentIdentity:
             Unauthenticated: No certificate of ours.
             PermissionDenied: A join bundle's certificate, or a node that was forgotten.
         """
-        role, node = peer_identity(context)
+        return self._agent(*peer_identity(context), peer_issued_at(context))
+
+    def of_certificate(self, certificate_pem: bytes | None) -> str:
+        """The same for the peer of a connection that is not gRPC's."""
+        names = uri_names(certificate_pem) if certificate_pem is not None else ()
+        return self._agent(*_identity(names), issued_at(certificate_pem) if certificate_pem is not None else None)
+
+    def _agent(self, role: Role, node: str, issued: datetime | None) -> str:
         if role != "agent":
             raise PermissionDenied("a join bundle only enrols; the agent connects with the certificate it gets there")
-        _require_standing(self._catalog, node, peer_issued_at(context))
+        _require_standing(self._catalog, node, issued)
         return node
 
 

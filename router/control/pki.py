@@ -174,6 +174,16 @@ def check_pem(identity: Identity) -> None:
     serialization.load_pem_private_key(identity.key_pem, password=None)
 
 
+def uri_names(certificate_pem: bytes) -> list[str]:
+    """The URIs that a certificate names its holder by."""
+    extensions = x509.load_pem_x509_certificate(certificate_pem).extensions
+    try:
+        alternatives = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return alternatives.get_values_for_type(x509.UniformResourceIdentifier)
+
+
 def issued_at(certificate_pem: bytes) -> datetime:
     """When a certificate of ours was signed, in whole seconds."""
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_before_utc + BACKDATE

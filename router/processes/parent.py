@@ -84,6 +84,7 @@ class Processes(Collector):
                 listen=listen.text,
                 admin_listen=admin.text,
                 link_listen=link,
+                frames_listen=_nth(settings.frames_listen, index),
                 rank=Rank(index, self._count, links, folder),
             )
             for index, link in enumerate(links)
@@ -237,3 +238,11 @@ def _reserve(text: str, option: str, held: ExitStack) -> Address:
 
 def _not_started(index: int, why: str) -> Unavailable:
     return Unavailable(f"router process {index} {why}", reason=Reason.UNREACHABLE)
+
+
+def _nth(frames_listen: str, index: int) -> str:
+    """Each process has a port for frames of its own, counted from the one that was given."""
+    if not frames_listen:
+        return ""
+    first = Address.parse(frames_listen, "--frames-listen")
+    return Address(first.host, first.port + index if first.port else 0).text

@@ -36,6 +36,10 @@ class Level(enum.StrEnum):
 PublicListen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Public port; port 0: a free one.")]
 AdminListen = Annotated[str, typer.Option("--admin-listen", metavar="HOST:PORT", help="Operator's port.")]
 LinkListen = Annotated[str, typer.Option("--link-listen", metavar="HOST:PORT", help="Where agents dial (mTLS).")]
+FramesListen = Annotated[
+    str,
+    typer.Option("--frames-listen", metavar="HOST:PORT", help="For requests to agents (mTLS); empty: a free port."),
+]
 MetricsListen = Annotated[str, typer.Option("--metrics-listen", metavar="HOST:PORT", help="HTTP /metrics.")]
 TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="PEM chain; needed for any address but loopback.")]
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM key of --tls-cert.")]
