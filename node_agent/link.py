@@ -174,7 +174,7 @@ class RouterLink:
             Coalescer(
                 lambda items: self._flush(frames, connection, items),
                 self._clock,
-                lambda rate: len(connection.calls),
+                lambda: len(connection.outgoing) + len(connection.calls),
                 window_s=self._window_s,
             )
         )

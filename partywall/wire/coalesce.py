@@ -1,10 +1,12 @@
 """Many small messages in one frame, but only under load.
 
-A gRPC message costs hundreds of microseconds of Python, whatever it holds, so a busy link gathers for one window
-before it writes. Two things must hold. Enough must be expected to arrive meanwhile: that is the *arrival rate*, and it
-counts what arrives together once, as waiting brings nothing to a clump that is complete. And there must be *company*:
-other requests under way, or a caller that sends one at a time would wait for itself. Neither counts what waits here, so
-the decision cannot feed on itself (a window tied to everything outstanding is bistable).
+A frame costs hundreds of microseconds of CPU on its way to the worker and back, whatever it holds, so a busy link
+gathers before it writes. That pays where enough is expected to arrive within the window (the *arrival rate*; what
+arrives together counts once, as waiting brings nothing to a clump that is complete) and as long as something sent
+before is still under way: as Nagle's algorithm does (RFC 896), the answer to it ends the wait, and the window at the
+latest. So a caller that sends one at a time never waits for itself, a few wait for each other's turn at the most, and
+the frames grow by themselves where answers take longer. Nothing here depends on what waits, so nothing can keep itself
+waiting.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ WINDOW_S = 0.003
 """uvloop's timers resolve one millisecond: the window is 2.5 to 3.5 ms in truth."""
 OPEN_AT_ARRIVALS = 3.0
 """Expected arrivals per window from which gathering pays."""
-OPEN_AT_COMPANY = 2.0
-"""Other requests under way from which gathering pays."""
 MEMORY_S = 0.02
 
 
@@ -46,6 +46,24 @@ class ArrivalRate:
         return self._rate * math.exp(-(now_s - self._at_s) / self._memory_s)
 
 
+class Crowd:
+    """The most that were together of late; forgotten exponentially over `memory_s`; pure."""
+
+    __slots__ = ("_at_s", "_memory_s", "_most")
+
+    def __init__(self, memory_s: float = 0.1) -> None:
+        self._memory_s = memory_s
+        self._most = 0.0
+        self._at_s = 0.0
+
+    def add(self, together: int, now_s: float) -> None:
+        self._most = max(float(together), self.at(now_s))
+        self._at_s = now_s
+
+    def at(self, now_s: float) -> float:
+        return self._most * math.exp((self._at_s - now_s) / self._memory_s)
+
+
 class Coalescer(Generic[T]):
     """Gathers items and hands them to `write` in order, one call at a time.
 
@@ -57,12 +75,12 @@ class Coalescer(Generic[T]):
         self,
         write: Callable[[list[T]], Awaitable[None]],
         clock: Clock,
-        company: Callable[[float], float],
+        company: Callable[[], float],
         *,
         window_s: float = WINDOW_S,
         max_items: int = 256,
     ) -> None:
-        """`company` answers, for an arrival rate in 1/s, how many other requests are under way."""
+        """`company` answers how many others are under way: what was sent before and is not answered yet."""
         self._write = write
         self._clock = clock
         self._company = company
@@ -72,6 +90,8 @@ class Coalescer(Generic[T]):
         self._wake = asyncio.Event()
         self._rate = ArrivalRate()
         self._arrivals = 0.0
+        self._gathering: asyncio.Future[None] | None = None
+        self._enough = 0.0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -80,13 +100,21 @@ class Coalescer(Generic[T]):
         """Queues an item; one of `n` that arrive together counts as 1/n arrivals."""
         self._items.append(item)
         self._arrivals += arrivals
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
+        elif self._gathering is not None and len(self._items) >= self._enough:
+            self.release()
+
+    def release(self) -> None:
+        """What was waited for has come: whatever is gathered goes now."""
+        if self._gathering is not None and not self._gathering.done():
+            self._gathering.set_result(None)
 
     async def run(self) -> None:
         while True:
             await self._wake.wait()
             if self._pays():
-                await asyncio.sleep(self._window_s)
+                await self._gather()
             items, self._items = self._items[: self._max_items], self._items[self._max_items :]
             if not self._items:
                 self._wake.clear()
@@ -95,7 +123,17 @@ class Coalescer(Generic[T]):
             await self._write(items)
 
     def _pays(self) -> bool:
-        if len(self._items) >= self._max_items:
+        self._enough = min(float(self._max_items), self._company() - 0.5)
+        if len(self._items) >= self._enough:
             return False
-        rate = self._rate.at(self._clock.monotonic())
-        return rate * self._window_s >= OPEN_AT_ARRIVALS and self._company(rate) >= OPEN_AT_COMPANY
+        return self._rate.at(self._clock.monotonic()) * self._window_s >= OPEN_AT_ARRIVALS
+
+    async def _gather(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._gathering = loop.create_future()
+        timer = loop.call_later(self._window_s, self.release)
+        try:
+            await self._gathering
+        finally:
+            timer.cancel()
+            self._gathering = None

@@ -136,6 +136,8 @@ class FramePipe(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        # asyncio takes a TLS transport that the other side ended for one that was forgotten.
+        self.close()
         _wake(self._reader)
         _wake(self._writer)
 

@@ -14,15 +14,13 @@ from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, Reason, Unavailable
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
-from partywall.wire.coalesce import WINDOW_S, Coalescer
+from partywall.wire.coalesce import WINDOW_S, Coalescer, Crowd
 from partywall.wire.convert import error_from_proto
 from partywall.wire.tails import TAIL_ABOVE_BYTES, join
 from router.gateway.replicas import LargeReply, Replica, Reply
 
 MAX_FRAME_BYTES = 4 << 20
 """A frame stays below this unless a single request is larger: big frames would hold small ones up."""
-
-_SMOOTHING = 0.1
 
 Write = Callable[[link.RouterFrame | bytes], Awaitable[None]]
 """Writes a frame, or a serialised one with tails."""
@@ -42,7 +40,6 @@ class _Pending:
     deadline_s: float
     request_id: str
     request: bytes
-    sent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ class AgentSession:
         self._attesting: dict[int, asyncio.Future[list[fleet_pb2.ReplicaAttestation]]] = {}
         self._write: Write | None = None
         self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company, window_s=window_s)
-        self._turnaround_s = 0.0
+        self._crowd = Crowd()
 
     @property
     def pending(self) -> int:
@@ -97,6 +94,7 @@ class AgentSession:
         deadline_s = self._clock.monotonic() + timeout_s
         entry = _Pending(call_id, future, replica, rows, timeout_us, deadline_s, request_id, request)
         self._pending[call_id] = entry
+        self._crowd.add(len(self._pending), deadline_s - timeout_s)
         replica.outstanding_rows += rows
         replica.outstanding_requests += 1
         self._outgoing.add(entry)
@@ -104,7 +102,7 @@ class AgentSession:
             reply, body = await future
         finally:
             if self._pending.pop(call_id, None) is not None:
-                self._release(replica, rows)
+                self._release(entry)
                 self._outgoing.add(call_id)
         if reply.HasField("error"):
             raise error_from_proto(reply.error)
@@ -153,15 +151,14 @@ class AgentSession:
     def on_replies(self, replies: Iterable[link.InferReply], tails: Sequence[memoryview] = ()) -> None:
         """Completes the calls of one frame."""
         now_s = self._clock.monotonic()
-        last = seen = None
+        seen = None
         took: tuple[Replica, int, float] | None = None
         part = 0.0
         for reply in replies:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
                 continue
-            last = waiting
-            self._release(waiting.replica, waiting.rows)
+            self._release(waiting)
             # The replies of one batch stand side by side and are one observation. Of its seconds only this process's
             # part counts here: other requests of the batch may have come through other routers.
             batch = (waiting.replica.handle, reply.service_us, reply.batch_rows)
@@ -176,8 +173,6 @@ class AgentSession:
                 waiting.future.set_result((reply, tails[reply.tail - 1] if reply.tail else None))
         if took is not None:
             took[0].window.add(took[1], took[2], min(part, 1.0))
-        if last is not None:
-            self._turnaround_s += _SMOOTHING * (now_s - last.sent_s - self._turnaround_s)
 
     async def run_writer(self, write: Write) -> None:
         """Writes frames until the link breaks."""
@@ -189,7 +184,7 @@ class AgentSession:
         limit_s = self._clock.monotonic() - grace_s
         for call_id in [i for i, entry in self._pending.items() if entry.deadline_s < limit_s]:
             entry = self._pending.pop(call_id)
-            self._release(entry.replica, entry.rows)
+            self._release(entry)
             self._outgoing.add(call_id)
             if not entry.future.done():
                 entry.future.set_exception(DeadlineExceeded("no answer within the deadline; it may have been executed"))
@@ -200,7 +195,7 @@ class AgentSession:
         self.ended.set()
         waiting, self._pending = self._pending, {}
         for entry in waiting.values():
-            self._release(entry.replica, entry.rows)
+            self._release(entry)
             if not entry.future.done():
                 entry.future.set_exception(_lost(self.node))
 
@@ -208,7 +203,6 @@ class AgentSession:
         if self._write is None:
             raise RuntimeError("run_writer has not been called")
         frame, tails, size = link.RouterFrame(), list[bytes](), 0
-        now_s = self._clock.monotonic()
         for item in items:
             if isinstance(item, _Pending):
                 if size and size + len(item.request) > MAX_FRAME_BYTES:
@@ -216,7 +210,6 @@ class AgentSession:
                     frame, tails, size = link.RouterFrame(), [], 0
                 # A caller that left while the call waited here costs the agent nothing.
                 if item.id in self._pending:
-                    item.sent_s = now_s
                     call = frame.calls.add(
                         id=item.id,
                         handle=item.replica.handle,
@@ -244,14 +237,13 @@ class AgentSession:
                 frame.desired.CopyFrom(item)
         await self._write(join(frame, tails) if tails else frame)
 
-    def _company(self, rate_per_s: float) -> float:
-        """Requests that are with the agent on average (Little's law), not counting what waits here to be sent."""
-        return rate_per_s * self._turnaround_s
+    def _company(self) -> float:
+        """Requests that lately were under way together: when so many wait here, nobody is left to come."""
+        return self._crowd.at(self._clock.monotonic())
 
-    @staticmethod
-    def _release(replica: Replica, rows: int) -> None:
-        replica.outstanding_rows -= rows
-        replica.outstanding_requests -= 1
+    def _release(self, entry: _Pending) -> None:
+        entry.replica.outstanding_rows -= entry.rows
+        entry.replica.outstanding_requests -= 1
 
 
 def _lost(node: str) -> Unavailable:

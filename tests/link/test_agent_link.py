@@ -22,8 +22,10 @@ from partywall.domain.placements import Placement
 from partywall.errors import InvalidInput, Unavailable
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
+from partywall.wire.pipe import FramePipe
 from router.control.membership import Membership
 from router.gateway import link_service
+from router.gateway.frames_port import FramesPort
 from router.gateway.link_service import AgentLinkService
 from router.gateway.replicas import Replica
 from router.servers import link_options
@@ -47,6 +49,10 @@ class Blobs:
 class Grants:
     def may_fetch(self, node: str, artifact_id: str) -> bool:
         return artifact_id == "art"
+
+
+pytestmark = pytest.mark.parametrize("way", ["stream", "connection", "blocked"])
+"""The suite holds for all ways frames can travel: blocked is a connection that is offered and cannot be opened."""
 
 
 @dataclass
@@ -114,12 +120,34 @@ def placement(name: str = "p1") -> Placement:
     return Placement(name, "t", "m", 1, "n1", Partition("x", PartitionKind.WHOLE, "cpu0"), "w", 0, 1)
 
 
+async def dial(address: str) -> FramePipe:
+    host, _, port = address.rpartition(":")
+    _, pipe = await asyncio.get_running_loop().create_connection(FramePipe, host, int(port))
+    return pipe
+
+
+async def blocked(address: str) -> FramePipe:
+    raise ConnectionRefusedError(111, "Connection refused")
+
+
 @asynccontextmanager
-async def world(answer: Callable[[Queued], Outcome | None], dead_after_s: float = 3.0) -> AsyncIterator[World]:
+async def world(
+    way: str, answer: Callable[[Queued], Outcome | None], dead_after_s: float = 3.0
+) -> AsyncIterator[World]:
     clock = SystemClock()
     membership = Membership(clock, Names(), dead_after_s)
+    frames = FramesPort(lambda certificate: "n1")
+    if way != "stream":
+        await frames.start("127.0.0.1", 0, None)
     service = AgentLinkService(
-        membership, lambda context: "n1", Blobs(), Grants(), clock, heartbeat_s=0.05, max_message_bytes=1 << 20
+        membership,
+        lambda context: "n1",
+        Blobs(),
+        Grants(),
+        clock,
+        heartbeat_s=0.05,
+        max_message_bytes=1 << 20,
+        frames=frames if way != "stream" else None,
     )
     server = grpc.aio.server(options=link_options())
     link_service.add_to_server(service, server)
@@ -134,6 +162,7 @@ async def world(answer: Callable[[Queued], Outcome | None], dead_after_s: float 
         replicas,
         epoch,
         clock,
+        dial=blocked if way == "blocked" else dial,
     )
     replicas.reply = reply
     here = World(membership, agent, replicas, server, address, epoch)
@@ -154,6 +183,7 @@ async def world(answer: Callable[[Queued], Outcome | None], dead_after_s: float 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        frames.close()
         await server.stop(0)
 
 
@@ -168,8 +198,8 @@ async def call(here: World, payload: bytes, timeout_s: float = 5.0) -> bytes:
     return reply.response
 
 
-async def test_many_calls_come_back_to_their_callers() -> None:
-    async with world(echo) as here:
+async def test_many_calls_come_back_to_their_callers(way: str) -> None:
+    async with world(way, echo) as here:
         payloads = [str(n).encode() * (n % 50) for n in range(500)]
         assert await asyncio.gather(*(call(here, p) for p in payloads)) == payloads
         assert here.replica.outstanding_requests == 0
@@ -177,30 +207,30 @@ async def test_many_calls_come_back_to_their_callers() -> None:
         assert here.replica.max_batch == 8
 
 
-async def test_requests_larger_than_a_frame_pass() -> None:
-    async with world(echo) as here:
+async def test_requests_larger_than_a_frame_pass(way: str) -> None:
+    async with world(way, echo) as here:
         big = bytes(9 << 20)
         assert await asyncio.gather(call(here, big), call(here, b"small")) == [big, b"small"]
 
 
-async def test_large_and_small_ones_come_back_to_their_callers() -> None:
-    async with world(echo) as here:
+async def test_large_and_small_ones_come_back_to_their_callers(way: str) -> None:
+    async with world(way, echo) as here:
         sizes = [0, 1, 1000, 32 << 10, (32 << 10) + 1, 150_000, 2 << 20, 5 << 20] * 5
         payloads = [bytes([number]) * size for number, size in enumerate(sizes)]
         assert await asyncio.gather(*(call(here, p) for p in payloads)) == payloads
         assert here.replica.outstanding_requests == 0
 
 
-async def test_an_error_comes_back_typed() -> None:
+async def test_an_error_comes_back_typed(way: str) -> None:
     error = InvalidInput("input 'x' is missing", fields={"field": "x"})
-    async with world(lambda item: Outcome(error=error)) as here:
+    async with world(way, lambda item: Outcome(error=error)) as here:
         with pytest.raises(InvalidInput, match="'x' is missing") as refused:
             await call(here, b"")
         assert refused.value.fields == {"field": "x"}
 
 
-async def test_a_caller_that_leaves_cancels_and_harms_nobody() -> None:
-    async with world(lambda item: None if item.request == b"hold" else echo(item)) as here:
+async def test_a_caller_that_leaves_cancels_and_harms_nobody(way: str) -> None:
+    async with world(way, lambda item: None if item.request == b"hold" else echo(item)) as here:
         leaving = [asyncio.create_task(call(here, b"hold")) for _ in range(20)]
         await here.until(lambda: len(here.replicas.held) == 20)
         for task in leaving:
@@ -213,8 +243,8 @@ async def test_a_caller_that_leaves_cancels_and_harms_nobody() -> None:
         assert here.replica.outstanding_requests == 0
 
 
-async def test_a_broken_link_fails_what_waits_and_comes_back() -> None:
-    async with world(lambda item: None if item.request == b"hold" else echo(item)) as here:
+async def test_a_broken_link_fails_what_waits_and_comes_back(way: str) -> None:
+    async with world(way, lambda item: None if item.request == b"hold" else echo(item)) as here:
         waiting = asyncio.create_task(call(here, b"hold"))
         await here.until(lambda: len(here.replicas.held) == 1)
         session = here.membership.session("n1")
@@ -234,8 +264,8 @@ async def test_a_broken_link_fails_what_waits_and_comes_back() -> None:
         assert here.replicas.cancelled
 
 
-async def test_a_stale_leader_is_not_obeyed() -> None:
-    async with world(echo) as here:
+async def test_a_stale_leader_is_not_obeyed(way: str) -> None:
+    async with world(way, echo) as here:
         session = here.membership.session("n1")
         assert session is not None
         here.epoch.seen = 7
@@ -244,19 +274,19 @@ async def test_a_stale_leader_is_not_obeyed() -> None:
         assert here.replicas.wanted == ["p1"]
 
 
-async def test_an_answer_that_never_comes_ends_by_itself() -> None:
-    async with world(lambda item: None) as here:
+async def test_an_answer_that_never_comes_ends_by_itself(way: str) -> None:
+    async with world(way, lambda item: None) as here:
         with pytest.raises(Exception, match="no answer within the deadline"):
             await call(here, b"x", timeout_s=0.01)
 
 
-async def test_heartbeats_carry_loads() -> None:
-    async with world(echo) as here:
+async def test_heartbeats_carry_loads(way: str) -> None:
+    async with world(way, echo) as here:
         await here.until(lambda: here.replica.agent_queued_rows == 3)
 
 
-async def test_ciphertext_is_fetched_only_where_it_is_placed() -> None:
-    async with world(echo) as here:
+async def test_ciphertext_is_fetched_only_where_it_is_placed(way: str) -> None:
+    async with world(way, echo) as here:
         assert b"".join([c async for c in here.agent.fetch("art", "f", 200)]) == bytes(range(200, 256))
         with pytest.raises(Exception, match="no artifact"):
             _ = [c async for c in here.agent.fetch("other", "f", 0)]

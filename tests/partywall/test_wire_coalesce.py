@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from partywall.clock import SystemClock
-from partywall.wire.coalesce import OPEN_AT_ARRIVALS, OPEN_AT_COMPANY, WINDOW_S, ArrivalRate, Coalescer
+from partywall.wire.coalesce import OPEN_AT_ARRIVALS, WINDOW_S, ArrivalRate, Coalescer, Crowd
 
 
 def test_the_rate_follows_arrivals_and_decays() -> None:
@@ -22,15 +22,25 @@ def test_the_rate_follows_arrivals_and_decays() -> None:
     assert rate.at(now + 0.2) < 1.0
 
 
-def crowd(rate: float) -> float:
+def test_a_crowd_is_remembered_for_a_while() -> None:
+    seen = Crowd(memory_s=0.1)
+    seen.add(8, 1.0)
+    seen.add(3, 1.05)
+    assert 4 < seen.at(1.05) < 8
+    assert seen.at(2.0) < 0.1
+    seen.add(9, 2.0)
+    assert seen.at(2.0) == 9
+
+
+def crowd() -> float:
     return 100.0
 
 
-def alone(rate: float) -> float:
-    return OPEN_AT_COMPANY / 2
+def alone() -> float:
+    return 1.0
 
 
-async def frames_of(company: Callable[[float], float], arrivals: float, seconds: float = 0.3) -> list[int]:
+async def frames_of(company: Callable[[], float], arrivals: float, seconds: float = 0.3) -> list[int]:
     """Sizes of the frames while items come one by one, one every half millisecond or so."""
     sizes: list[int] = []
 
@@ -62,6 +72,56 @@ async def test_a_caller_alone_never_waits() -> None:
 async def test_clumps_that_are_complete_never_wait() -> None:
     """Eight a window, all eight together: one arrival a window, which is below what opens it."""
     assert max(await frames_of(crowd, 1.0 / 8)) <= 2
+
+
+async def test_when_all_are_here_nothing_more_is_waited_for() -> None:
+    """Eight that send one at a time: the frame goes with the eighth of them, not with the window."""
+    frames: list[list[int]] = []
+    together = 1.0
+
+    async def write(items: list[int]) -> None:
+        frames.append(items)
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), lambda: together, window_s=60.0)
+    task = asyncio.create_task(coalescer.run())
+    for number in range(20):
+        coalescer.add(number)
+        await settle()
+    assert sum(map(len, frames)) == 20
+    together = 8.0
+    for number in range(7):
+        coalescer.add(number)
+        await settle()
+    assert sum(map(len, frames)) == 20
+    coalescer.add(7)
+    await settle()
+    assert frames[-1] == list(range(8))
+    task.cancel()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_release_ends_the_wait() -> None:
+    frames: list[list[int]] = []
+
+    async def write(items: list[int]) -> None:
+        frames.append(items)
+
+    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, window_s=60.0)
+    coalescer.release()
+    task = asyncio.create_task(coalescer.run())
+    async with asyncio.timeout(5):
+        for number in range(20):
+            coalescer.add(number)
+            await asyncio.sleep(0)
+        assert sum(map(len, frames)) < 20, "the window never opened"
+        coalescer.release()
+        while sum(map(len, frames)) < 20:
+            await asyncio.sleep(0)
+    task.cancel()
 
 
 async def test_items_keep_their_order_and_come_once() -> None:
