@@ -66,6 +66,15 @@ def test_growth_is_of_the_second_half() -> None:
     assert found.slope_mib_per_min == pytest.approx(1.0, rel=0.05)
 
 
+def test_a_window_is_longer_than_what_lies_between_two_trims() -> None:
+    # A floor every ten seconds, and a run so short that tenths of its half would miss it.
+    times = [float(second) for second in range(0, 120, 2)]
+    sawtooth = [100.0 + second % 10 + (3.0 if second >= 90 and second % 10 else 0.0) for second in times]
+    found = growth("worker", times, sawtooth)
+    assert found.flat
+    assert (found.middle_mib, found.end_mib) == (100.0, 100.0)
+
+
 def test_the_ledger_counts_answers_and_tells() -> None:
     ledger = Ledger()
     rows = torch.tensor([[5, 0, 7, 8], [6, 0, 1, 2], [5, 0, 7, 8]])

@@ -13,8 +13,9 @@ MOST_SLOPE_MIB_PER_MIN = 0.5
 """Growth of a process's own memory, over the second half of the run, from which it no longer counts as flat."""
 
 
-WINDOWS = 10
-"""Parts of the second half whose least size counts."""
+WINDOWS, LEAST_WINDOW_S = 10, 25.0
+"""Parts of the second half whose least size counts, and their least length: free heap goes back every ten seconds
+(`partywall.memory`), so a shorter part may have no floor in it. Short runs have fewer parts."""
 
 
 class Seen(enum.IntEnum):
@@ -82,7 +83,8 @@ def growth(role: str, at_s: Sequence[float], mib: Sequence[float]) -> Growth:
     lifts the peaks, while a leak lifts the floor. The floor is the least of each tenth."""
     half = len(at_s) // 2
     times, sizes = np.asarray(at_s[half:]), np.asarray(mib[half:])
-    parts = [part for part in np.array_split(np.arange(len(times)), WINDOWS) if len(part)]
+    windows = max(2, min(WINDOWS, int((at_s[-1] - at_s[half]) / LEAST_WINDOW_S)))
+    parts = [part for part in np.array_split(np.arange(len(times)), windows) if len(part)]
     middles = [float(times[part].mean()) for part in parts]
     floors = [float(sizes[part].min()) for part in parts]
     slope = float(np.polyfit(middles, floors, 1)[0]) * 60.0 if len(parts) > 1 else float("nan")
