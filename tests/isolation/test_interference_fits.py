@@ -17,6 +17,7 @@ from isolation.interference.model import Basis, InterferenceModel, Study
 from isolation.interference.plans import PROBES
 from isolation.interference.rows import Colocation, Group
 from isolation.interference.splits import rows_of
+from partywall.cli.main import run
 from partywall.domain.profiles import ProbePoint, Profile, Resident
 from partywall.errors import InvalidInput
 
@@ -152,3 +153,20 @@ def test_a_fitted_model_answers_what_it_was_given_time_for(
     uncapped = Colocation(Resident("a", 100), (Resident("b", 100),))
     assert model.predict(uncapped, known) is None, "the fit does not speak of devices without caps"
     assert model.wanted(10) == []
+
+
+def test_the_command_writes_what_a_router_reads(
+    shipped: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data.json", tmp_path / "fit.json"
+    data.write_text(json.dumps(dataset.as_json(few(shipped, *FEW[:-1]).data)))
+    asked = ["interference", "fit", "--data", str(data), "--device-type", "my GPU", "--out", str(out)]
+    assert run([*asked, "--probes", "dram:1.0"]) != 0
+    assert "at least 3 of the probes" in capsys.readouterr().err
+    assert run(asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = fits.load(out)
+    assert made.device_type == told["device_type"] == "my GPU"
+    assert {k: told[k] for k in made.judged} == dict(made.judged)
+    with pytest.raises(InvalidInput, match="not readable"):
+        fits.load(tmp_path / "none.json")
