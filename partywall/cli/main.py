@@ -13,7 +13,7 @@ import typer
 
 from partywall import __version__
 from partywall.cli import config, options
-from partywall.cli.local import doctor, servers, up
+from partywall.cli.local import doctor, interference, load, plan, servers, up
 from partywall.cli.options import State
 from partywall.cli.output import ExitCode, OutputFormat, Printer, exit_code
 from partywall.cli.remote import config_show, explain, fleet, infer, models, partitions, profile, tenants
@@ -26,8 +26,6 @@ _ORIGINS = {
     "ENVIRONMENT": Origin.ENVIRONMENT,
     "DEFAULT_MAP": Origin.FILE,
 }
-# Written beside this package's commands as typer apps of their own.
-_LOCAL_APPS = ("load", "interference", "plan")
 
 app = typer.Typer(
     name="partywall",
@@ -54,6 +52,9 @@ app.command("router")(servers.router)
 app.command("agent")(servers.agent)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config_show.app, name="config")
+app.add_typer(load.load, name="load")
+app.add_typer(interference.app, name="interference")
+app.add_typer(plan.app, name="plan")
 
 
 def _load_config(ctx: typer.Context, named: Path | None) -> Path | None:
@@ -111,16 +112,7 @@ def _origin(ctx: typer.Context, name: str) -> Origin:
 
 
 def build() -> Any:
-    """The whole command tree; apps of other rooms are taken up where they are installed."""
-    import importlib
-    import importlib.util
-
-    for name in _LOCAL_APPS:
-        module = f"partywall.cli.local.{name}"
-        known = {group.name for group in app.registered_groups}
-        if name not in known and importlib.util.find_spec(module) is not None:
-            loaded = importlib.import_module(module)
-            app.add_typer(getattr(loaded, name, None) or loaded.app, name=name)
+    """The whole command tree."""
     return typer.main.get_command(app)
 
 

@@ -7,7 +7,7 @@ that also lists the stored bytes as garbage, then the bytes. Each step may be re
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from router.control.catalog import CatalogTransaction, ModelEntry
 from router.control.control import Control, in_thread, require_model, require_tenant
 from router.control.records import Deletion, Garbage, Upload, upload_id_of
 
+MOST_LISTED = 500
 _log = structlog.get_logger(__name__)
 
 
@@ -85,7 +86,7 @@ class Remover:
                 await tx.delete(entry.model)
             elif entry.model.previous == number:
                 await tx.update(replace(entry.model, previous=0))
-            numbers = ",".join(str(one.number) for one in versions)
+            numbers = listed([one.number for one in versions])
             await self._control.record("model.deleted", tenant.id, model=name, versions=numbers)
         freed = await self.collect([one.artifact_id for one in versions] + [one.artifact_id for one in uploads])
         return Removed(versions=len(versions), blob_bytes=freed)
@@ -175,6 +176,12 @@ class Remover:
         record = self._control.catalog.data_key(record_id)
         if record is not None:
             await tx.delete(record)
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers for an audit row, whose size has a bound: those of a model that was pushed for years are told in part."""
+    more = f",... ({len(numbers)} in all)" if len(numbers) > MOST_LISTED else ""
+    return ",".join(map(str, numbers[:MOST_LISTED])) + more
 
 
 def removable(entry: ModelEntry, number: int) -> Version:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from control_world import ADMIN, Ports, World, admin_port, begin_request, push, refused
 
-from isolation.vault.audit import AuditLog, verify
+from isolation.vault.audit import MAX_ROW_BYTES, AuditLog, verify
 from isolation.vault.keyfile import KeyFileProvider, create_root
 from isolation.vault.local_blobs import LocalBlobStore
 from partywall.clock import VirtualClock
@@ -19,7 +19,7 @@ from router.control.catalog import Catalog
 from router.control.control import Control
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.kinds import Kind
-from router.control.removal import Remover, Step
+from router.control.removal import Remover, Step, listed
 from router.control.store import SqlStore
 
 
@@ -217,3 +217,10 @@ async def test_a_backup_of_blobs_and_database_cannot_be_opened(tmp_path: Path) -
     left = (data / "state.db").read_bytes() + b"".join(p.read_bytes() for p in data.glob("state.db-*"))
     assert record.wrapped not in left
     await restored.close()
+
+
+def test_an_audit_row_does_not_grow_with_the_versions() -> None:
+    assert listed([1, 2, 3]) == "1,2,3"
+    many = listed(range(1, 100_001))
+    assert len(many) < MAX_ROW_BYTES / 2
+    assert many.endswith("499,500,... (100000 in all)")
