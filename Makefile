@@ -32,14 +32,14 @@ type: $(STAMP)
 # Everything CI wants: style, types, tests with subprocesses measured, the coverage bar.
 test: lint type
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/coverage run -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # Property tests with random examples, FUZZ times as many as `make test` has; not in CI.
 FUZZ ?= 10
 fuzz: $(STAMP)
-	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 --dist loadscope -m hypothesis
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo/run.py

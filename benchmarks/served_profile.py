@@ -30,7 +30,7 @@ _CLI = [sys.executable, "-m", "partywall.cli.main"]
 _START_S, _STEP_S, _STOP_S = 180.0, 600.0, 40.0
 
 
-def profile(*, quick: bool = True) -> Mapping[str, Any]:
+def profile(*, quick: bool = True, hidden: int = HIDDEN) -> Mapping[str, Any]:
     """What `partywall profile -o json` printed.
 
     Raises:
@@ -38,10 +38,10 @@ def profile(*, quick: bool = True) -> Mapping[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="partywall-profile-") as name:
         folder = Path(name)
-        _write_network(folder / "mlp")
+        _write_network(folder / "mlp", hidden)
         with _instance(folder / "data") as data:
             _run(data, "tenants", "create", "acme")
-            sizes = {"architecture": "mlp", "inputs": INPUTS, "hidden": HIDDEN, "outputs": OUTPUTS}
+            sizes = {"architecture": "mlp", "inputs": INPUTS, "hidden": hidden, "outputs": OUTPUTS}
             options = [part for key, value in sizes.items() for part in ("--option", f"{key}={value}")]
             push = ("models", "push", "mlp", str(folder / "mlp"), "--engine", "module", "--slo-ms", "1000")
             _run(data, *push, *options, "--promote", "--wait", "--tenant", "acme")
@@ -51,13 +51,13 @@ def profile(*, quick: bool = True) -> Mapping[str, Any]:
     return answer
 
 
-def _write_network(folder: Path) -> None:
+def _write_network(folder: Path, hidden: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()
     weights = {
-        "0.weight": rng.standard_normal((HIDDEN, INPUTS)).astype(np.float32),
-        "0.bias": np.zeros(HIDDEN, np.float32),
-        "2.weight": rng.standard_normal((OUTPUTS, HIDDEN)).astype(np.float32),
+        "0.weight": rng.standard_normal((hidden, INPUTS)).astype(np.float32),
+        "0.bias": np.zeros(hidden, np.float32),
+        "2.weight": rng.standard_normal((OUTPUTS, hidden)).astype(np.float32),
         "2.bias": np.zeros(OUTPUTS, np.float32),
     }
     save_file(weights, folder / "model.safetensors")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import fuzzing  # noqa: F401 - loads hypothesis's profile before any test is read
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,14 +21,22 @@ def _clean_environment() -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first; under `-n`, one process has all end-to-end tests, and a module stays in one process.
+    """The long ones first."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
+class Apart(LoadScopeScheduling):
+    """Under `-n`, one process has all of tests/e2e, and each other module stays in one process.
 
     Instances of real processes side by side would take each other's cores and time.
     """
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "e2e" else "benchmarks" if item.get_closest_marker("e2e") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "e2e" if "tests/e2e/" in module else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Apart:
+    return Apart(config, log)

@@ -60,13 +60,13 @@ def test_a_pace_answers_in_the_order_it_was_asked(ground: Ground) -> None:
 
 
 def test_loads_are_found_and_ours_is_above_the_bars(ground: Ground) -> None:
-    result = play(ground, [0], 600)
+    result = play(ground, [0], 300)
     loads = {name: held[0] for name, held in result["load_in_devices"].items()}
     assert set(loads) == set(PLAYERS)
     assert loads[OURS] >= 1.5 * max(loads[ONE_MODEL], loads[ONE_AT_A_TIME])
     assert loads[OURS] >= 1.2 * loads[GPULET]
     page = markdown({"seeds": 1, "truths": {"recorded": result}, "victims": victims(
-        ground.data, sliced_pairs(DATA), [0], 300)})  # fmt: skip
+        ground.data, sliced_pairs(DATA), [0], 60)})  # fmt: skip
     assert "time slices, no MPS" in page
 
 

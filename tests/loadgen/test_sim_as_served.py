@@ -81,7 +81,7 @@ def test_a_dead_devices_requests_are_routed_again() -> None:
     assert 0.4 < result.attainment < 1.0
 
 
-@examples(20)
+@examples(8)
 @given(st.integers(0, 10**6))
 def test_of_what_is_admitted_999_of_1000_are_in_time_whatever_is_offered(seed: int) -> None:
     """Drawn rates up to twice the fleet, objectives, and service times that scatter by up to 5 %."""
