@@ -169,8 +169,10 @@ def _public_server(
         parts.clock,
         max_message_bytes=settings.max_message_bytes,
     )
-    server.add_generic_rpc_handlers([inference.handler(), *tenants_own])
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    # A generated registration would also make each method one of gRPC's own, and its loop asks for the next call of
+    # every one of those at every request.
+    watched = collect(health_pb2_grpc.add_HealthServicer_to_server, health)
+    server.add_generic_rpc_handlers([inference.handler(), *tenants_own, *watched])
     if settings.reflection:
         reflection.enable(server, (oip.SERVICE_NAME, MODELS, PROFILES, HEALTH))
     return server, inference

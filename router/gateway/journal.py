@@ -20,6 +20,7 @@ KEPT_PER_TENANT = 256
 MAX_TENANTS = 1000
 """The tenant that was silent longest loses its rings beyond this many."""
 MAX_ID_CHARACTERS = 128
+MAX_MESSAGE_CHARACTERS = 500
 OK = "OK"
 
 
@@ -73,7 +74,11 @@ class Journal:
 
     def failed(self, tenant_id: str, trace: Trace, error: PartywallError, actual_s: float) -> None:
         """A refused or failed request."""
-        trace.actual_s, trace.outcome, trace.message = actual_s, error.reason.value, error.message
+        trace.actual_s, trace.outcome, trace.message = (
+            actual_s,
+            error.reason.value,
+            error.message[:MAX_MESSAGE_CHARACTERS],
+        )
         self._rings(tenant_id).failed.append(trace)
 
     def recent(self, tenant_id: str, model: str = "", *, failed_only: bool = False, limit: int = 50) -> Sequence[Trace]:
