@@ -22,7 +22,7 @@ from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.kinds import Kind
 from router.control.membership import Membership
 from router.control.neighbourhood import Neighbourhood
-from router.control.pki import Authority, Identity
+from router.control.pki import Authority
 from router.control.planning import LivePlanner
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Targets
@@ -46,6 +46,7 @@ from router.gateway.shared_throttle import QuotaBook, SharedThrottle
 from router.gateway.statistics import NoStatistics, Statistics
 from router.gateway.throttle import Limits, Throttle
 from router.gateway.waking import Waker
+from router.link_identity import LinkIdentity
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
 from router.policy.regroup import Regrouper, RegroupLimits
@@ -87,7 +88,7 @@ class Parts:
     housekeeper: Housekeeper
     enrolment: Enrolment
     authority: Authority
-    link_identity: Identity
+    link_identity: LinkIdentity
     admin_digest: bytes
     link_address: list[str]
     profile_book: ProfileBook
@@ -222,7 +223,7 @@ async def build(settings: RouterSettings) -> Parts:
         Housekeeper(control, store, remover, uploads, key_use, leads=rank.leads),
         enrolment,
         authority,
-        router_identity(data, clock),
+        _link_identity(data, authority, clock, renew=rank.leads),
         admin,
         link_address,
         profile_book,
@@ -231,6 +232,11 @@ async def build(settings: RouterSettings) -> Parts:
         shared,
         _planner(settings, reconciler, siblings, profiles.measuring),
     )
+
+
+def _link_identity(data: DataDir, authority: Authority, clock: Clock, *, renew: bool) -> LinkIdentity:
+    first = router_identity(data, clock, renew=renew)
+    return LinkIdentity(first, lambda: router_identity(data, clock, renew=renew), authority.ca_pem, clock)
 
 
 def _names(catalog: Catalog) -> Iterator[tuple[str, str, str]]:

@@ -23,7 +23,6 @@ from partywall.v1 import (
 )
 from partywall.wire import inference as oip
 from partywall.wire.coalesce import WINDOW_S
-from partywall.wire.tls import server_context
 from router import metrics, reflection
 from router.control.enrol import AgentIdentity, JoinService
 from router.control.explain import Requests
@@ -101,7 +100,9 @@ async def open_ports(parts: Parts) -> Ports:
         addresses["admin"] = bind(admin, admin_listen, public_credentials(admin_listen, *tls, "--admin-listen")).text
         parts.registry.register(metrics.FleetCollector(parts.membership))
         parts.registry.register(metrics.SlowdownCollector(parts.slowdowns.all_now, Names(parts.catalog)))
-    addresses["link"] = bind(link, Address.parse(settings.link_listen, "--link-listen"), _link_credentials(parts)).text
+    addresses["link"] = bind(
+        link, Address.parse(settings.link_listen, "--link-listen"), parts.link_identity.credentials()
+    ).text
     parts.link_address[0] = addresses["link"]
     await _open_frames(parts, frames)
     stop_metrics = None
@@ -224,13 +225,12 @@ def _internal_server(parts: Parts, folder: Path, tenants_own: list[grpc.GenericR
 
 
 async def _open_frames(parts: Parts, frames: FramesPort) -> None:
-    settings, identity = parts.settings, parts.link_identity
+    settings = parts.settings
     wanted = Address.parse(settings.link_listen, "--link-listen")
     wanted = Address(wanted.host, 0)
     if settings.frames_listen:
         wanted = Address.parse(settings.frames_listen, "--frames-listen")
-    context = server_context(identity.certificate_pem, identity.key_pem, parts.authority.ca_pem)
-    await frames.start(wanted.host, wanted.port, context)
+    await frames.start(wanted.host, wanted.port, parts.link_identity.context)
 
 
 def _link_server(parts: Parts, frames: FramesPort) -> grpc.aio.Server:
@@ -257,8 +257,3 @@ def _link_server(parts: Parts, frames: FramesPort) -> grpc.aio.Server:
         join = JoinService(parts.enrolment, parts.authority.ca_pem)
         agent_link_pb2_grpc.add_JoinServicer_to_server(join, server)
     return server
-
-
-def _link_credentials(parts: Parts) -> grpc.ServerCredentials:
-    pair = (parts.link_identity.key_pem, parts.link_identity.certificate_pem)
-    return grpc.ssl_server_credentials([pair], root_certificates=parts.authority.ca_pem, require_client_auth=True)

@@ -132,10 +132,13 @@ def load_authority(data: DataDir) -> Authority:
     return Authority(_load(data.ca / "ca.pem", data.ca / "ca.key"))
 
 
-def router_identity(data: DataDir, clock: Clock, hosts: Iterable[str] = ()) -> Identity:
-    """The router's certificate for the link port; made anew, for `hosts` too, a month before it ends."""
+def router_identity(data: DataDir, clock: Clock, hosts: Iterable[str] = (), *, renew: bool = True) -> Identity:
+    """The router's certificate for the link port; made anew, for `hosts` too, a month before it ends.
+
+    `renew` False reads it only: of several processes one renews.
+    """
     identity = _load(data.ca / "router.pem", data.ca / "router.key")
-    if time_left(identity.certificate_pem, clock.now()) > RENEW_BEFORE:
+    if not renew or time_left(identity.certificate_pem, clock.now()) > RENEW_BEFORE:
         return identity
     identity = load_authority(data).router((*_read_hosts(data), *hosts), clock.now())
     _save(identity, data.ca / "router.pem", data.ca / "router.key")
