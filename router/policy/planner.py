@@ -33,6 +33,9 @@ __all__ = ["Budget", "FleetPlan", "FleetPlanner", "ModelDemand", "PlannedReplica
 Budget = Callable[[], bool]
 """Whether there is time left to improve."""
 
+EASED = 1.25
+"""Up to this factor a demand that grew lighter is the same demand that scatters."""
+
 
 class FleetPlanner:
     """Holds the current placements; `plan` from nothing, `change` for one model, `improve` while there is time."""
@@ -136,7 +139,12 @@ class FleetPlanner:
         """Hysteresis: enough share, and not far too much."""
         share, replicas = int(self._need.share[model]), int(self._need.replicas[model])
         held = stood[0][1].share
-        if model in self._unplaced or share * replicas < self._limits.shrink_below * held * len(stood):
+        if model in self._unplaced:
+            return False
+        if _alike(self._demands[model], self._placed_for[model]):
+            # The need goes in steps (a replica less, a larger share each): a little less load may want a lot less.
+            return True
+        if share * replicas < self._limits.shrink_below * held * len(stood):
             return False
         enough = replicas == len(stood) and 0 < share <= held
         return enough or _no_harder(self._demands[model], self._placed_for[model])
@@ -262,6 +270,14 @@ class FleetPlanner:
 
 def _columns(need: Need) -> tuple[NDArray[Any], ...]:
     return need.share, need.replicas, need.batch, need.slack
+
+
+def _alike(new: ModelDemand, old: ModelDemand) -> bool:
+    """Whether the new demand is no harder than the old one, and not much easier."""
+    eased = max(
+        old.rate_per_s / max(new.rate_per_s, 1e-9), old.cv / max(new.cv, 1e-9), new.objective_ms / old.objective_ms
+    )
+    return _no_harder(new, old) and eased <= EASED
 
 
 def _no_harder(new: ModelDemand, old: ModelDemand) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fuzzing import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partywall.errors import InvalidInput
@@ -97,6 +97,7 @@ def test_a_plan_keeps_memory_share_trust_and_bounds_through_changes(seed: int) -
         promises(planner, demands, 80.0)
 
 
+@example(357902)
 @examples(6)
 @given(st.integers(0, 10**6))
 def test_steady_load_moves_nothing(seed: int) -> None:
