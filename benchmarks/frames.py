@@ -26,7 +26,7 @@ from partywall.wire.tls import client_context, server_context
 from router.control.pki import ROUTER_NAME, Authority
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-SIZES = {"2 KB": 2 << 10, "64 KB": 64 << 10, "2 MB": 2 << 20}
+SIZES = {"2 KB": 2 << 10, "64 KB": 64 << 10, "256 KB": 256 << 10, "2 MB": 2 << 20}
 ROUND_S = 0.4
 METHOD = "/bench/Frames"
 BOUND_S = 30.0
@@ -142,10 +142,8 @@ def main() -> None:
     lines = [
         "# Frames of the agent link, there and back",
         "",
-        (
-            f"Made by `python benchmarks/frames.py` on {datetime.now(UTC):%Y-%m-%d}. Machine: {where.cpu}, {where.cores}"
-            f" cores, Linux {where.kernel}, Python {where.python}, grpcio {where.grpcio}."
-        ),
+        f"Made by `python benchmarks/frames.py` on {datetime.now(UTC):%Y-%m-%d}. Machine: {where.cpu},",
+        f"{where.cores} cores, Linux {where.kernel}, Python {where.python}, grpcio {where.grpcio}.",
         f"Medians over {rounds} interleaved rounds; CPU of both ends together.",
         "",
         "| frame | gRPC stream: CPU us | own connection: CPU us | ratio | gRPC stream: us | own connection: us |",

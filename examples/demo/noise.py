@@ -37,10 +37,10 @@ QUOTA_BURST = 6
 """Small, so that the quota is used evenly and not in one run of work each second."""
 REQUESTS_PER_ARM = 1060
 """Of acme, over all rounds."""
-SOLO_S = 9.0
+SOLO_S = 7.5
 """Of each round, in parts before, between and after its arms: the speed of a rented machine changes within a round."""
 SOLO_PARTS = 3
-_ARM_S = (10.0, 29.0)
+_ARM_S = (10.0, 28.0)
 _ACME_MAX_RATE_PER_S = 60.0
 _ACME_DEADLINE_S = 10.0
 _GLOBEX_DEADLINE_S = 2.0

@@ -86,7 +86,10 @@ class FramePipe(asyncio.BufferedProtocol):
             self.transport.write(_LENGTH.pack(len(body)) + body)
         else:
             self.transport.write(_LENGTH.pack(len(body)))
-            self.transport.write(body)
+            # TLS encrypts into a buffer of its own before anything is sent: small pieces keep it small.
+            view = memoryview(body)
+            for start in range(0, len(body), _AT_ONCE_BYTES):
+                self.transport.write(view[start : start + _AT_ONCE_BYTES])
         while not self._writable:
             self._writer = asyncio.get_running_loop().create_future()
             try:
