@@ -44,6 +44,8 @@ class Connection:
     generation: int = 0
     open: bool = True
     loads_at_s: float = 0.0
+    heard: bool = False
+    """Whether the router has sent a frame on it."""
     attesting: asyncio.Task[None] | None = None
 
 
@@ -64,9 +66,6 @@ def reply(item: Queued, outcome: Outcome) -> None:
     if connection.calls.pop(context.call_id, None) is None or not connection.open:
         return
     connection.outgoing.add(Answer(context.call_id, outcome), 1.0 / max(1, outcome.batch_requests))
-    if not connection.calls:
-        # Nobody else is to be answered: there is nothing to gather.
-        connection.outgoing.release()
 
 
 def add_reply(frame: link.AgentFrame, tails: list[bytes], call_id: int, outcome: Outcome) -> None:

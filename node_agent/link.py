@@ -77,6 +77,7 @@ class RouterLink:
             dial: Opens the connection for the frames where the router offers one; None: they stay on the stream.
         """
         self._dial = dial
+        self._stay_on_stream = False
         self._profiles = profiles
         self._jobs: list[str] = []
         self._events: deque[link.AgentEvent] = deque(maxlen=EVENTS_KEPT)
@@ -207,10 +208,13 @@ class RouterLink:
             call.cancel()
             if pipe is not None:
                 pipe.close()
+                # Whoever is there does not know us, a port that is forwarded elsewhere perhaps: the stream is left.
+                self._stay_on_stream = not connection.heard
 
     async def _open_pipe(self, welcome: link.Welcome) -> FramePipe | None:
         """A connection for the frames; None where none is offered or there is no way to it."""
-        if self._dial is None or not welcome.frames:
+        if self._dial is None or not welcome.frames or self._stay_on_stream:
+            self._stay_on_stream = False
             return None
         try:
             async with asyncio.timeout(DIAL_S):
@@ -228,6 +232,7 @@ class RouterLink:
 
     async def _read(self, frames: Frames[link.RouterFrame], connection: Connection) -> None:
         while (opened := await frames.read()) is not None:
+            connection.heard = True
             frame, tails = opened
             if frame.HasField("desired"):
                 self._on_desired(connection, frame.desired)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class TransformersEngine:
         return model
 
 
-class _TextModel:
+class _TextModel(ABC):
     """What the tasks share: rows of text to padded token ids, and the forward pass."""
 
     def __init__(
@@ -84,11 +85,13 @@ class _TextModel:
             inputs=(TensorSpec("text", "BYTES", (-1,)),), outputs=self._outputs(), max_batch=max_batch
         )
 
+    @abstractmethod
     def _outputs(self) -> tuple[TensorSpec, ...]:
-        raise NotImplementedError
+        """What the task gives."""
 
+    @abstractmethod
     def run(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
-        raise NotImplementedError
+        """As of `isolation.engine.LoadedModel`."""
 
     def _forward(self, texts: Array) -> tuple[Any, torch.Tensor | None]:
         """The module's output and the attention mask, None where every row has the same length."""

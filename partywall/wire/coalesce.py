@@ -1,12 +1,11 @@
 """Many small messages in one frame, but only under load.
 
 A frame costs hundreds of microseconds of CPU on its way to the worker and back, whatever it holds, so a busy link
-gathers before it writes. That pays where enough is expected to arrive within the window (the *arrival rate*; what
-arrives together counts once, as waiting brings nothing to a clump that is complete) and as long as something sent
-before is still under way: as Nagle's algorithm does (RFC 896), the answer to it ends the wait, and the window at the
-latest. So a caller that sends one at a time never waits for itself, a few wait for each other's turn at the most, and
-the frames grow by themselves where answers take longer. Nothing here depends on what waits, so nothing can keep itself
-waiting.
+gathers for one window before it writes. Whether it gathers depends on the *arrival rate* alone: enough must be expected
+within the window. What arrives together counts once, as waiting brings nothing to a clump that is complete. What waits
+has no say in it, so waiting cannot keep itself up. The *company*, how many are under way together, can only end a wait
+sooner: when as many wait here, nobody is left to come. So a caller that sends one at a time never waits for itself, and
+a few go together as soon as the last of them is here.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class Coalescer(Generic[T]):
         window_s: float = WINDOW_S,
         max_items: int = 256,
     ) -> None:
-        """`company` answers how many others are under way: what was sent before and is not answered yet."""
+        """`company` answers how many are under way together, what waits here among them."""
         self._write = write
         self._clock = clock
         self._company = company
@@ -102,13 +101,8 @@ class Coalescer(Generic[T]):
         self._arrivals += arrivals
         if not self._wake.is_set():
             self._wake.set()
-        elif self._gathering is not None and len(self._items) >= self._enough:
-            self.release()
-
-    def release(self) -> None:
-        """What was waited for has come: whatever is gathered goes now."""
-        if self._gathering is not None and not self._gathering.done():
-            self._gathering.set_result(None)
+        elif len(self._items) >= self._enough:
+            self._go()
 
     async def run(self) -> None:
         while True:
@@ -131,9 +125,14 @@ class Coalescer(Generic[T]):
     async def _gather(self) -> None:
         loop = asyncio.get_running_loop()
         self._gathering = loop.create_future()
-        timer = loop.call_later(self._window_s, self.release)
+        timer = loop.call_later(self._window_s, self._go)
         try:
             await self._gathering
         finally:
             timer.cancel()
             self._gathering = None
+
+    def _go(self) -> None:
+        """Ends the wait, if there is one."""
+        if self._gathering is not None and not self._gathering.done():
+            self._gathering.set_result(None)

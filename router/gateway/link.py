@@ -91,10 +91,10 @@ class AgentSession:
         call_id = next(self._ids)
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         timeout_us = max(1, int(timeout_s * 1e6))
-        deadline_s = self._clock.monotonic() + timeout_s
-        entry = _Pending(call_id, future, replica, rows, timeout_us, deadline_s, request_id, request)
+        now_s = self._clock.monotonic()
+        entry = _Pending(call_id, future, replica, rows, timeout_us, now_s + timeout_s, request_id, request)
         self._pending[call_id] = entry
-        self._crowd.add(len(self._pending), deadline_s - timeout_s)
+        self._crowd.add(len(self._pending), now_s)
         replica.outstanding_rows += rows
         replica.outstanding_requests += 1
         self._outgoing.add(entry)
@@ -238,7 +238,7 @@ class AgentSession:
         await self._write(join(frame, tails) if tails else frame)
 
     def _company(self) -> float:
-        """Requests that lately were under way together: when so many wait here, nobody is left to come."""
+        """Requests that lately were under way together."""
         return self._crowd.at(self._clock.monotonic())
 
     def _release(self, entry: _Pending) -> None:

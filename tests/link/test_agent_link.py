@@ -51,8 +51,9 @@ class Grants:
         return artifact_id == "art"
 
 
-pytestmark = pytest.mark.parametrize("way", ["stream", "connection", "blocked"])
-"""The suite holds for all ways frames can travel: blocked is a connection that is offered and cannot be opened."""
+pytestmark = pytest.mark.parametrize("way", ["stream", "connection", "blocked", "refused"])
+"""The suite holds for all ways frames can travel. Blocked is a connection that is offered and cannot be opened, refused
+one where nobody knows the agent."""
 
 
 @dataclass
@@ -136,7 +137,7 @@ async def world(
 ) -> AsyncIterator[World]:
     clock = SystemClock()
     membership = Membership(clock, Names(), dead_after_s)
-    frames = FramesPort(lambda certificate: "n1")
+    frames = FramesPort(lambda certificate: "n1" if way == "connection" else "n2")
     if way != "stream":
         await frames.start("127.0.0.1", 0, None)
     service = AgentLinkService(

@@ -104,26 +104,6 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_release_ends_the_wait() -> None:
-    frames: list[list[int]] = []
-
-    async def write(items: list[int]) -> None:
-        frames.append(items)
-
-    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), crowd, window_s=60.0)
-    coalescer.release()
-    task = asyncio.create_task(coalescer.run())
-    async with asyncio.timeout(5):
-        for number in range(20):
-            coalescer.add(number)
-            await asyncio.sleep(0)
-        assert sum(map(len, frames)) < 20, "the window never opened"
-        coalescer.release()
-        while sum(map(len, frames)) < 20:
-            await asyncio.sleep(0)
-    task.cancel()
-
-
 async def test_items_keep_their_order_and_come_once() -> None:
     frames: list[list[int]] = []
     done = asyncio.Event()

@@ -30,6 +30,7 @@ def up(
     listen: opt.PublicListen = opt.LISTEN,
     admin_listen: opt.AdminListen = opt.ADMIN_LISTEN,
     link_listen: opt.LinkListen = opt.LINK_LISTEN,
+    frames_listen: opt.FramesListen = "",
     metrics_listen: opt.MetricsListen = opt.METRICS_LISTEN,
     tls_cert: opt.TlsCert = None,
     tls_key: opt.TlsKey = None,
@@ -73,6 +74,7 @@ def up(
     common = ("--drain-s", str(drain_s), "--log-level", log_level.value)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     shared = ("--processes", str(router_processes)) if router_processes > 1 else ()
+    framed = ("--frames-listen", frames_listen) if frames_listen else ()
     aged = ("--connection-age-s", str(connection_age_s)) if connection_age_s is not None else ()
     servers.checked_cores(cores)
     instance = LocalInstance(
@@ -83,6 +85,7 @@ def up(
             *common,
             *tls,
             *shared,
+            *framed,
             *aged,
             *(flag for flag, given in flags.items() if given),
             *("--max-replicas", str(max_replicas), "--merge-after-s", str(merge_after_s)),
