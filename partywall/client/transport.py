@@ -14,7 +14,7 @@ from partywall.client.endpoint import Endpoint
 from partywall.client.flow import Action, Call, Flow, Sleep, Upload
 from partywall.client.retry import EXECUTED_FIELD
 from partywall.errors import InvalidInput, Reason, Unavailable
-from partywall.wire.status import from_rpc_error
+from partywall.wire.status import broke_while_sending, from_rpc_error
 
 T = TypeVar("T")
 
@@ -158,6 +158,9 @@ def _typed(action: Call | Upload, failure: grpc.RpcError, endpoint: Endpoint) ->
     if isinstance(action, Upload) and action.messages.failure is not None:
         return action.messages.failure
     error = from_rpc_error(failure)
+    if isinstance(action, Upload) and broke_while_sending(failure):
+        # It goes on where the server stopped; a refusal behind it is heard then.
+        error = Unavailable(error.message, reason=Reason.UNREACHABLE)
     if isinstance(error, Unavailable) and error.reason is Reason.UNREACHABLE:
         return _unreachable(error, endpoint)
     if isinstance(error, InvalidInput) and error.reason is Reason.MESSAGE_TOO_LARGE and not error.fields:

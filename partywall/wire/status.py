@@ -58,6 +58,8 @@ _REASON_BY_CODE: dict[grpc.StatusCode, errors.Reason] = {
     grpc.StatusCode.UNIMPLEMENTED: errors.Reason.UNSUPPORTED,
 }
 
+_SEND_FAILED = "Internal error from Core"
+
 
 def status_code(error: errors.PartywallError) -> grpc.StatusCode:
     """The gRPC code of an error, by its nearest class in the table."""
@@ -97,6 +99,14 @@ def from_rpc_error(failure: grpc.RpcError) -> errors.PartywallError:
             retry_after_s = hint.retry_delay.ToMicroseconds() / 1e6
     reason = info.reason or _REASON_BY_CODE.get(code, errors.Reason.INTERNAL)
     return errors.error_from_reason(reason, status.message, fields=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def broke_while_sending(failure: grpc.RpcError) -> bool:
+    """Whether an asyncio call failed here because its connection ended under a message that was being sent.
+
+    gRPC says INTERNAL then, in words of its own and without the status that the other side may have given.
+    """
+    return failure.code() is grpc.StatusCode.INTERNAL and failure.details() == _SEND_FAILED
 
 
 def _cut(text: str, most_bytes: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from partywall import errors
 from partywall.wire import convert
-from partywall.wire.status import STATUS, from_rpc_error, status_code, to_status
+from partywall.wire.status import STATUS, broke_while_sending, from_rpc_error, status_code, to_status
 
 
 class Failure(grpc.RpcError):
@@ -82,3 +82,18 @@ def test_an_unknown_reason_is_kept_as_data() -> None:
     error = errors.error_from_reason("FROM_THE_FUTURE", "text")
     assert isinstance(error, errors.InternalError)
     assert error.fields == {"reason": "FROM_THE_FUTURE"}
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "broke"),
+    [
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", True),
+        (grpc.StatusCode.INTERNAL, "the model failed", False),
+        (grpc.StatusCode.UNAVAILABLE, "Internal error from Core", False),
+    ],
+)
+def test_a_send_that_broke_is_told_from_a_failure_of_the_server(
+    code: grpc.StatusCode, text: str, *, broke: bool
+) -> None:
+    nothing = grpc.aio.Metadata()
+    assert broke_while_sending(grpc.aio.AioRpcError(code, nothing, nothing, text)) is broke
