@@ -9,38 +9,36 @@ import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import structlog
 
-from node_agent.connection import Answer, CallContext, Connection, Devices, Outgoing, add_reply
+from node_agent.connection import Connection, Devices
+from node_agent.inbound import Inbound
 from node_agent.link_seams import EpochGuard, ProfileJobs, Replicas
-from node_agent.queueing import Queued
+from node_agent.outbound import Outbound, beat
 from partywall.clock import Clock
 from partywall.domain.fleet import ReplicaStatus
-from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
+from partywall.errors import PartywallError, Reason, Unavailable
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc, fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer
-from partywall.wire.convert import error_to_proto, observed_to_proto
+from partywall.wire.convert import observed_to_proto
 from partywall.wire.frames import Frames, PipeFrames, StreamFrames
 from partywall.wire.pipe import FramePipe
 from partywall.wire.status import from_rpc_error
-from partywall.wire.tails import decoder, encode, join
+from partywall.wire.tails import decoder, encode
 
 log = structlog.get_logger(__name__)
 
 CONNECT = "/partywall.v1.AgentLink/Connect"
-MAX_FRAME_BYTES = 4 << 20
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 2.0
 WELCOME_TIMEOUT_S = 10.0
 DIAL_S = 2.0
 """How long the way to the router's port for frames may take."""
 EVENTS_KEPT = 100
-LOADS_EVERY_S = 0.02
-"""How often replies carry loads, where several processes send requests here."""
 
 Dial = Callable[[str], Awaitable[FramePipe]]
 """Opens the connection to an address, host:port as the router names it; raises OSError (TimeoutError is one)."""
@@ -78,18 +76,16 @@ class RouterLink:
         """
         self._dial = dial
         self._stay_on_stream = False
-        self._profiles = profiles
-        self._jobs: list[str] = []
         self._events: deque[link.AgentEvent] = deque(maxlen=EVENTS_KEPT)
         self._channel_factory = channel_factory
         self._hello = hello
         self._replicas = replicas
-        self._epoch = epoch
         self._clock = clock
         self._window_s = window_s
-        self._request_ids = request_ids or itertools.count(1)
+        ids = request_ids or itertools.count(1)
+        self._inbound = Inbound(replicas, epoch, clock, profiles, ids, self.report_profile)
+        self._outbound = Outbound(replicas, clock, shared)
         self._on_welcome = on_welcome
-        self._shared = shared
         self._current: Connection | None = None
         self._stub: agent_link_pb2_grpc.AgentLinkAsyncStub | None = None
         self.connected = asyncio.Event()
@@ -173,7 +169,7 @@ class RouterLink:
             raise Unavailable("the router did not welcome this agent", reason=Reason.UNREACHABLE)
         connection = Connection(
             Coalescer(
-                lambda items: self._flush(frames, connection, items),
+                lambda items: self._outbound.flush(frames, connection, items),
                 self._clock,
                 lambda: len(connection.outgoing) + len(connection.calls),
                 window_s=self._window_s,
@@ -190,9 +186,9 @@ class RouterLink:
         self.connected.set()
         log.info("linked to the router", epoch=first.welcome.epoch, on_stream=pipe is None)
         tasks = [
-            asyncio.create_task(self._read(frames, connection)),
+            asyncio.create_task(self._inbound.read(frames, connection)),
             asyncio.create_task(connection.outgoing.run()),
-            asyncio.create_task(_beat(connection, first.welcome.heartbeat_ms / 1e3)),
+            asyncio.create_task(beat(connection, first.welcome.heartbeat_ms / 1e3)),
         ]
         if pipe is not None:
             # Nothing comes on the stream any more but its end.
@@ -230,136 +226,8 @@ class RouterLink:
             return None
         return pipe
 
-    async def _read(self, frames: Frames[link.RouterFrame], connection: Connection) -> None:
-        while (opened := await frames.read()) is not None:
-            connection.heard = True
-            frame, tails = opened
-            if frame.HasField("desired"):
-                self._on_desired(connection, frame.desired)
-            if frame.HasField("handles"):
-                self._take_handles(connection, ((one.placement_id, one.handle) for one in frame.handles.entries))
-            if frame.calls:
-                now_s = self._clock.monotonic()
-                for message in frame.calls:
-                    request = tails[message.tail - 1] if message.tail else message.request
-                    self._on_call(connection, message, request, now_s)
-            if frame.attest:
-                connection.attesting = asyncio.create_task(self._attest(connection, frame.attest))
-            for job in frame.profile_jobs:
-                self._start_profile(job)
-            for job_id in frame.profile_cancels:
-                self._cancel_profile(job_id)
-            for call_id in frame.cancels:
-                known = connection.calls.pop(call_id, None)
-                if known is not None:
-                    self._replicas.cancel(known[1], known[0])
-
-    def _on_desired(self, connection: Connection, desired: link.Desired) -> None:
-        if not self._epoch.accept(desired.epoch):
-            log.warning("stale leader refused", epoch=desired.epoch, seen=self._epoch.seen)
-            return
-        connection.generation = desired.generation
-        self._take_handles(connection, ((spec.placement_id, spec.handle) for spec in desired.placements))
-        self._replicas.apply(desired.placements)
-
-    def _take_handles(self, connection: Connection, pairs: Iterable[tuple[str, int]]) -> None:
-        # What was sent before the router took a replica away still finds it: it drains.
-        standing = {status.placement_id for status in self._replicas.statuses()}
-        leaving = {handle: name for handle, name in connection.placements.items() if name in standing}
-        connection.handles = dict(pairs)
-        connection.placements = leaving | {handle: name for name, handle in connection.handles.items()}
-
-    async def _attest(self, connection: Connection, number: int) -> None:
-        connection.outgoing.add(link.Attested(number=number, replicas=await self._replicas.attest()))
-
-    def _start_profile(self, job: link.ProfileJob) -> None:
-        if self._profiles is None:
-            error = Unsupported("this agent takes no profile jobs; choose another node (--node)")
-            self.report_profile(link.ProfileProgress(id=job.id, error=error_to_proto(error)))
-            return
-        self._jobs.append(job.id)
-        self._profiles.start(job)
-
-    def _cancel_profile(self, job_id: str) -> None:
-        if self._profiles is not None and job_id in self._jobs:
-            self._jobs.remove(job_id)
-            self._profiles.cancel(job_id)
-
-    def _on_call(
-        self, connection: Connection, message: link.InferCall, request: bytes | memoryview, now_s: float
-    ) -> None:
-        deadline_s = now_s + message.timeout_us / 1e6
-        placement_id = connection.placements.get(message.handle, "")
-        item = Queued(
-            id=next(self._request_ids),
-            handle=0,
-            rows=max(1, message.rows),
-            request=request,
-            arrived_s=now_s,
-            deadline_s=deadline_s,
-            due_s=deadline_s,
-            context=CallContext(connection, message.id),
-        )
-        connection.calls[message.id] = (item.id, placement_id)
-        self._replicas.submit(placement_id, item)
-
-    async def _flush(self, frames: Frames[link.RouterFrame], connection: Connection, items: list[Outgoing]) -> None:
-        frame, tails, size = link.AgentFrame(generation=connection.generation), list[bytes](), 0
-        for item in items:
-            if isinstance(item, Answer):
-                length = len(item.outcome.response)
-                if size and size + length > MAX_FRAME_BYTES:
-                    await frames.write(join(frame, tails) if tails else frame)
-                    frame, tails, size = link.AgentFrame(generation=connection.generation), [], 0
-                add_reply(frame, tails, item.call_id, item.outcome)
-                size += length
-            elif isinstance(item, link.Observed):
-                frame.observed.append(item)
-            elif isinstance(item, link.AgentEvent):
-                frame.events.append(item)
-            elif isinstance(item, link.ProfileProgress):
-                frame.profiles.append(item)
-            elif isinstance(item, link.Attested):
-                frame.attested.append(item)
-            elif isinstance(item, Devices):
-                frame.devices.extend(item.messages)
-            else:
-                frame.heartbeat = True
-        if frame.heartbeat or self._loads_due(connection):
-            self._add_loads(frame, connection)
-        await frames.write(join(frame, tails) if tails else frame)
-
-    def _loads_due(self, connection: Connection) -> bool:
-        return self._shared() and self._clock.monotonic() - connection.loads_at_s >= LOADS_EVERY_S
-
-    def _add_loads(self, frame: link.AgentFrame, connection: Connection) -> None:
-        connection.loads_at_s = self._clock.monotonic()
-        for load in self._replicas.loads():
-            handle = connection.handles.get(load.placement_id)
-            if handle is not None:
-                frame.loads.add(
-                    handle=handle,
-                    queued_rows=load.queued_rows,
-                    running_rows=load.running_rows,
-                    backlog_us=int(load.backlog_s * 1e6),
-                    quiet_ms=int(load.quiet_s * 1e3),
-                )
-
     def _abandon(self) -> None:
         """The connection is gone: nobody waits for what is queued from it."""
         self.connected.clear()
-        for job_id in list(self._jobs):
-            self._cancel_profile(job_id)
         connection, self._current, self._stub = self._current, None, None
-        if connection is None:
-            return
-        connection.open = False
-        calls, connection.calls = connection.calls, {}
-        for request_id, placement_id in calls.values():
-            self._replicas.cancel(placement_id, request_id)
-
-
-async def _beat(connection: Connection, period_s: float) -> None:
-    while True:
-        connection.outgoing.add(None)
-        await asyncio.sleep(period_s)
+        self._inbound.abandon(connection)
