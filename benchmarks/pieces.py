@@ -25,7 +25,7 @@ from partywall.domain.tenants import Quota
 from partywall.v1 import agent_link_pb2 as link
 from partywall.wire.inference import ModelInferRequest
 from partywall.wire.tails import decoder, join
-from router.gateway.dispatch import parse_request
+from router.gateway.requests import parse_request
 from router.gateway.shared_throttle import QuotaBook, SharedThrottle
 from router.gateway.statistics import Statistics
 from router.gateway.tensors import RequestCheck, check_request

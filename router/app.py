@@ -18,8 +18,9 @@ from partywall import logs
 from partywall.errors import PartywallError
 from partywall.memory import keep_trimmed, settle, share_heap
 from partywall.wire import inference as oip
+from router.compose import build
 from router.control.follow import watch
-from router.parts import Parts, build
+from router.parts import Parts
 from router.ports import MODELS, Ports, open_ports, ready
 from router.processes.answers import Answers, socket_of
 from router.processes.shared_slowdowns import FollowersSlowdowns

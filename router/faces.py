@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from router.control.catalog import Catalog
@@ -69,3 +69,11 @@ class Keeper(Protocol):
         ...
 
     async def run(self) -> None: ...
+
+
+def every_name(catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """(tenant id, tenant, model) of everything there is; a tenant without models has one without a name."""
+    for tenant in catalog.tenants():
+        yield tenant.id, tenant.name, ""
+        for entry in catalog.models(tenant.id):
+            yield tenant.id, tenant.name, entry.model.name

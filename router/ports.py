@@ -10,7 +10,6 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from partywall.domain.tenants import Tenant
 from partywall.v1 import (
     agent_link_pb2,
     agent_link_pb2_grpc,
@@ -25,13 +24,10 @@ from partywall.wire import inference as oip
 from partywall.wire.coalesce import WINDOW_S
 from router import metrics, reflection
 from router.control.enrol import AgentIdentity, JoinService
-from router.control.explain import Requests
 from router.control.fleet_service import FleetService
-from router.control.models_service import ModelsService, admin_resolver
-from router.control.partitions import Partitions
+from router.control.models_service import admin_resolver
 from router.control.profiles_service import ProfilesService
-from router.control.reconcile import Reconciler
-from router.control.rpc import AdminGuard, Context, ErrorInterceptor
+from router.control.rpc import AdminGuard, ErrorInterceptor
 from router.control.tenants_service import TenantsService
 from router.faces import Grants, Names
 from router.gateway import link_service
@@ -43,6 +39,7 @@ from router.parts import Parts
 from router.processes.forward import LEADER_SOCKET, Forwarder, leader_address
 from router.residency import Residency
 from router.servers import Address, bind, collect, link_options, options, public_credentials
+from router.services import fleet_service, models_service, tenants_services
 
 MODELS, PROFILES, TENANTS, FLEET, HEALTH = (
     "partywall.v1.Models",
@@ -88,7 +85,7 @@ async def open_ports(parts: Parts) -> Ports:
     if forwarder is not None:
         tenants_own = [forwarder.handler(service) for service in FORWARDED]
     else:
-        tenants_own = _tenants_own(parts, authenticator)
+        tenants_own = tenants_services(parts, authenticator)
     public, inference = _public_server(parts, health, authenticator, tenants_own)
     frames = FramesPort(AgentIdentity(parts.catalog).of_certificate)
     link = _link_server(parts, frames)
@@ -126,28 +123,6 @@ def ready(parts: Parts) -> bool:
     return any(True for _ in parts.membership.sessions())
 
 
-def _tenants_own(parts: Parts, authenticator: Authenticator) -> list[grpc.GenericRpcHandler]:
-    """What tenants do with their models beside inference; the leading process does it for all."""
-
-    def caller(context: Context) -> Tenant:
-        return authenticator.tenant(context.invocation_metadata())
-
-    models = ModelsService(
-        parts.control,
-        parts.uploads,
-        parts.remover,
-        parts.membership,
-        caller,
-        Requests(parts.journal, parts.siblings),
-        slowdowns=parts.slowdowns.of,
-    )
-    profiles = ProfilesService(parts.profiles, caller)
-    return [
-        *collect(models_pb2_grpc.add_ModelsServicer_to_server, models),
-        *collect(profiles_pb2_grpc.add_ProfilesServicer_to_server, profiles),
-    ]
-
-
 def _public_server(
     parts: Parts, health: HealthServicer, authenticator: Authenticator, tenants_own: list[grpc.GenericRpcHandler]
 ) -> tuple[grpc.aio.Server, InferenceService]:
@@ -183,13 +158,6 @@ def _unheard(node: str, event: agent_link_pb2.AgentEvent) -> None:
     """Agents tell the leading process."""
 
 
-def fleet_service(parts: Parts, reconciler: Reconciler) -> FleetService:
-    scene, manoeuvres = reconciler.scene, reconciler.manoeuvres
-    return FleetService(
-        parts.control, parts.membership, parts.enrolment, scene, Partitions(scene, manoeuvres), parts.planner
-    )
-
-
 def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> grpc.aio.Server:
     settings = parts.settings
     server = grpc.aio.server(
@@ -197,17 +165,8 @@ def _admin_server(parts: Parts, health: HealthServicer, fleet: FleetService) -> 
         options=options(settings.max_message_bytes, reuse_port=not settings.rank.alone),
     )
     resolver = admin_resolver(parts.catalog)
-    models = ModelsService(
-        parts.control,
-        parts.uploads,
-        parts.remover,
-        parts.membership,
-        resolver,
-        Requests(parts.journal, parts.siblings),
-        slowdowns=parts.slowdowns.of,
-    )
     tenants_pb2_grpc.add_TenantsServicer_to_server(TenantsService(parts.control, parts.remover), server)
-    models_pb2_grpc.add_ModelsServicer_to_server(models, server)
+    models_pb2_grpc.add_ModelsServicer_to_server(models_service(parts, resolver), server)
     profiles = ProfilesService(parts.profiles, resolver, operator=True)
     profiles_pb2_grpc.add_ProfilesServicer_to_server(profiles, server)
     fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)

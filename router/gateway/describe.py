@@ -7,9 +7,9 @@ from typing import Any
 
 from partywall.domain.models import TensorSpec, VersionState
 from partywall.wire import inference as oip
-from router.gateway.dispatch import not_serving
+from router.gateway.counters import ModelCounters
+from router.gateway.refusals import not_serving
 from router.gateway.replicas import ModelRoute, Route
-from router.gateway.statistics import ModelCounters
 
 _CONFIG_TYPE = {"BYTES": "STRING"}
 _STATE = {

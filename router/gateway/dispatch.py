@@ -4,35 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from partywall.clock import Clock
 from partywall.domain.models import Version, VersionState
 from partywall.domain.tenants import Tenant
 from partywall.errors import (
     DeadlineExceeded,
-    InvalidInput,
     NotFound,
     NotReady,
     Overloaded,
     PartywallError,
     Reason,
-    Unavailable,
 )
-from partywall.wire.split import split_raw
 from router.gateway.attempts import Attempts, Work
 from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
+from router.gateway.refusals import model_not_found, not_serving
 from router.gateway.replicas import ModelRoute, Replica, Reply, Route
+from router.gateway.requests import ParsedRequest
 from router.gateway.statistics import Statistics
 from router.gateway.throttle import Limits
 from router.gateway.waking import Waker
 from router.policy.routing import RoutingLimits, decide
-
-ParsedRequest: TypeAlias = tuple[Any, Sequence[int]]
-"""A parsed `inference.ModelInferRequest`, perhaps without its raw contents, and the bytes of each of those."""
-
-SPLIT_ABOVE_BYTES = 32 << 10
-"""Below, parsing a request whole costs less than finding its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +34,6 @@ class Deadlines:
 
     default_s: float
     max_s: float
-
-
-def model_not_found(name: str) -> NotFound:
-    """The one text for an absent model and for another tenant's."""
-    return NotFound(
-        f"model {name!r} does not exist; `partywall models list` shows yours",
-        reason=Reason.MODEL_NOT_FOUND,
-        fields={"model": name[:160]},
-    )
 
 
 class Dispatcher:
@@ -218,40 +202,3 @@ class Dispatcher:
         except Overloaded:
             # A weight never refuses anybody: the other of the pair may have room.
             return decide(route.replicas, rows, budget_s, now_s, self._limits)
-
-
-def not_serving(route: Route) -> PartywallError:
-    """Why a version without ready replicas does not serve: coming, failed, or not wanted."""
-    version = route.version
-    if version.state is VersionState.FAILED:
-        return NotReady(
-            f"version {version.number} failed to load: {version.reason}; push a corrected version",
-            fields={"state": version.state.value},
-        )
-    if not version.resident:
-        return NotReady(
-            f"version {version.number} is stored but not resident; load it (partywall models load) or promote it",
-            fields={"state": version.state.value},
-        )
-    detail = f" ({version.reason})" if version.reason else ""
-    return Unavailable(
-        f"version {version.number} has no ready replica yet{detail}; send the request again",
-        fields={"state": version.state.value},
-        retry_after_s=1.0,
-    )
-
-
-def parse_request(message: Any, raw: bytes) -> ParsedRequest:
-    """Parses a serialised request; raw contents of large ones are measured where they lie, not copied.
-
-    Raises:
-        InvalidInput: Not a ModelInferRequest.
-    """
-    try:
-        if len(raw) <= SPLIT_ABOVE_BYTES:
-            request = message.FromString(raw)
-            return request, [len(one) for one in request.raw_input_contents]
-        head, contents = split_raw(memoryview(raw))
-        return message.FromString(head), [len(one) for one in contents]
-    except Exception as error:  # protobuf's DecodeError has no stable place across its major versions
-        raise InvalidInput(f"the request is not a ModelInferRequest: {error}") from error

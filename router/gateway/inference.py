@@ -19,11 +19,13 @@ from partywall.errors import InternalError, InvalidInput, PartywallError, Reason
 from partywall.wire import inference as oip
 from partywall.wire.status import to_status
 from router.gateway.authn import Authenticator
+from router.gateway.counters import ModelCounters
 from router.gateway.describe import describe_config, describe_metadata, describe_statistics, repository_index
-from router.gateway.dispatch import Dispatcher, ParsedRequest, parse_request
+from router.gateway.dispatch import Dispatcher
 from router.gateway.handlers import Metadata, ServiceHandlers
+from router.gateway.methods import UNSUPPORTED, python_name, version_parameter
 from router.gateway.replicas import ModelRoute
-from router.gateway.statistics import ModelCounters
+from router.gateway.requests import ParsedRequest, parse_request
 from router.gateway.streams import AnswersInOrder
 
 log = structlog.get_logger(__name__)
@@ -34,17 +36,6 @@ resident, seconds left)."""
 
 Counters = Callable[[str], Awaitable[Mapping[tuple[str, str, int], ModelCounters]]]
 """A tenant's counters, over all processes of the router, by (tenant id, model, version)."""
-
-_UNSUPPORTED: Mapping[str, str] = {
-    "SystemSharedMemoryStatus": "shared memory of clients is not offered: tenants share no memory with the server",
-    "SystemSharedMemoryRegister": "shared memory regions of clients are not offered: send tensors in the request",
-    "SystemSharedMemoryUnregister": "shared memory regions of clients are not offered: nothing can be registered",
-    "CudaSharedMemoryStatus": "CUDA shared memory of clients is not offered: tenants share no memory with the server",
-    "CudaSharedMemoryRegister": "CUDA shared memory of clients is not offered: send tensors in the request",
-    "CudaSharedMemoryUnregister": "CUDA shared memory of clients is not offered: nothing can be registered",
-    "TraceSetting": "trace settings belong to the operator: start the router with the options of its telemetry",
-    "LogSettings": "log settings belong to the operator: start the router with --log-level",
-}
 
 
 class InferenceService:
@@ -181,13 +172,13 @@ class InferenceService:
         return {"models": repository_index(self._routes(), tenant.id, only_ready=request.ready)}
 
     async def repository_model_load(self, tenant: Tenant, request: Any, remaining_s: float | None) -> dict[str, Any]:
-        version = _version_parameter(request)
+        version = version_parameter(request)
         self._dispatcher.route(tenant, request.model_name, str(version) if version else "")
         await self._residency(tenant, request.model_name, version, True, remaining_s)
         return {}
 
     async def repository_model_unload(self, tenant: Tenant, request: Any, remaining_s: float | None) -> dict[str, Any]:
-        version = _version_parameter(request)
+        version = version_parameter(request)
         self._dispatcher.route(tenant, request.model_name, str(version) if version else "")
         await self._residency(tenant, request.model_name, version, False, remaining_s)
         return {}
@@ -196,12 +187,12 @@ class InferenceService:
         """A method with authentication and the error table around it."""
         response = message_factory.GetMessageClass(oip.SERVICE.methods_by_name[name].output_type)
         open_to_all = name in ("ServerLive", "ServerReady", "ServerMetadata")
-        method = None if name in _UNSUPPORTED else getattr(self, _snake(name))
+        method = None if name in UNSUPPORTED else getattr(self, python_name(name))
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 if method is None:
-                    raise Unsupported(f"{name}: {_UNSUPPORTED[name]}")
+                    raise Unsupported(f"{name}: {UNSUPPORTED[name]}")
                 tenant = None if open_to_all else self._authenticator.tenant(context.invocation_metadata())
                 return response(**await method(tenant, request, context.time_remaining()))
             except PartywallError as error:
@@ -237,18 +228,3 @@ class InferenceService:
 
     def _request_id(self) -> str:
         return f"{self._boot}-{next(self._calls):x}"
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-
-
-def _version_parameter(request: Any) -> int:
-    """`version` among the parameters of a load or unload; 0: the live one."""
-    if "version" not in request.parameters:
-        return 0
-    value = request.parameters["version"]
-    text = value.string_param or str(value.int64_param)
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidInput(f"parameter version must be a whole number, got {text!r}", fields={"field": "version"})
-    return int(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, Reason, Unavailable
@@ -16,41 +15,12 @@ from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import fleet_pb2
 from partywall.wire.coalesce import WINDOW_S, Coalescer, Crowd
 from partywall.wire.convert import error_from_proto
-from partywall.wire.tails import TAIL_ABOVE_BYTES, join
+from partywall.wire.tails import join
+from router.gateway.outgoing import Answer, Attest, Outgoing, Pending, frames
 from router.gateway.replicas import LargeReply, Replica, Reply
-
-MAX_FRAME_BYTES = 4 << 20
-"""A frame stays below this unless a single request is larger: big frames would hold small ones up."""
 
 Write = Callable[[link.RouterFrame | bytes], Awaitable[None]]
 """Writes a frame, or a serialised one with tails."""
-_Answer = tuple[link.InferReply, memoryview | None]
-"""A reply, and its response where that came as a tail."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A call that has no answer yet; its message is made when its frame is."""
-
-    id: int
-    future: asyncio.Future[_Answer]
-    replica: Replica
-    rows: int
-    timeout_us: int
-    deadline_s: float
-    request_id: str
-    request: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Attest:
-    """A wish to have every wall read again."""
-
-    number: int
-
-
-Outgoing = _Pending | link.Desired | link.Handles | link.ProfileJob | _Attest | int | str
-"""A call, the agent's desired state, handles, a profile job, a wish to attest, the id of a call or job to cancel."""
 
 
 class AgentSession:
@@ -69,7 +39,7 @@ class AgentSession:
         self.ended = asyncio.Event()
         self._clock = clock
         self._ids = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._attesting: dict[int, asyncio.Future[list[fleet_pb2.ReplicaAttestation]]] = {}
         self._write: Write | None = None
         self._outgoing: Coalescer[Outgoing] = Coalescer(self._flush, clock, self._company, window_s=window_s)
@@ -89,10 +59,10 @@ class AgentSession:
         if self.closed:
             raise _lost(self.node)
         call_id = next(self._ids)
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         timeout_us = max(1, int(timeout_s * 1e6))
         now_s = self._clock.monotonic()
-        entry = _Pending(call_id, future, replica, rows, timeout_us, now_s + timeout_s, request_id, request)
+        entry = Pending(call_id, future, replica, rows, timeout_us, now_s + timeout_s, request_id, request)
         self._pending[call_id] = entry
         self._crowd.add(len(self._pending), now_s)
         replica.outstanding_rows += rows
@@ -127,7 +97,7 @@ class AgentSession:
         number = next(self._ids)
         future: asyncio.Future[list[fleet_pb2.ReplicaAttestation]] = asyncio.get_running_loop().create_future()
         self._attesting[number] = future
-        self._outgoing.add(_Attest(number))
+        self._outgoing.add(Attest(number))
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -193,8 +163,9 @@ class AgentSession:
         """Fails every waiting call: nothing of it will be answered. Idempotent."""
         self.closed = True
         self.ended.set()
-        waiting, self._pending = self._pending, {}
-        for entry in waiting.values():
+        waiting = list(self._pending.values())
+        self._pending.clear()
+        for entry in waiting:
             self._release(entry)
             if not entry.future.done():
                 entry.future.set_exception(_lost(self.node))
@@ -202,46 +173,14 @@ class AgentSession:
     async def _flush(self, items: list[Outgoing]) -> None:
         if self._write is None:
             raise RuntimeError("run_writer has not been called")
-        frame, tails, size = link.RouterFrame(), list[bytes](), 0
-        for item in items:
-            if isinstance(item, _Pending):
-                if size and size + len(item.request) > MAX_FRAME_BYTES:
-                    await self._write(join(frame, tails) if tails else frame)
-                    frame, tails, size = link.RouterFrame(), [], 0
-                # A caller that left while the call waited here costs the agent nothing.
-                if item.id in self._pending:
-                    call = frame.calls.add(
-                        id=item.id,
-                        handle=item.replica.handle,
-                        timeout_us=item.timeout_us,
-                        rows=item.rows,
-                        request_id=item.request_id,
-                    )
-                    if len(item.request) > TAIL_ABOVE_BYTES:
-                        tails.append(item.request)
-                        call.tail = len(tails)
-                    else:
-                        call.request = item.request
-                    size += len(item.request)
-            elif isinstance(item, int):
-                frame.cancels.append(item)
-            elif isinstance(item, link.ProfileJob):
-                frame.profile_jobs.append(item)
-            elif isinstance(item, str):
-                frame.profile_cancels.append(item)
-            elif isinstance(item, link.Handles):
-                frame.handles.CopyFrom(item)
-            elif isinstance(item, _Attest):
-                frame.attest = item.number
-            else:
-                frame.desired.CopyFrom(item)
-        await self._write(join(frame, tails) if tails else frame)
+        for frame, tails in frames(items, self._pending):
+            await self._write(join(frame, tails) if tails else frame)
 
     def _company(self) -> float:
         """Requests that lately were under way together."""
         return self._crowd.at(self._clock.monotonic())
 
-    def _release(self, entry: _Pending) -> None:
+    def _release(self, entry: Pending) -> None:
         entry.replica.outstanding_rows -= entry.rows
         entry.replica.outstanding_requests -= 1
 

@@ -6,36 +6,16 @@ library's own counters take a lock for each of a dozen steps, on every request.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from partywall.errors import PartywallError, Reason
+from router.gateway.counters import Cell, ModelCounters
 from router.gateway.replicas import Reply
 
-_LATENCY_BUCKETS_S = (
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.2,
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-    30.0,
-)
-_BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _OF_CAPACITY = frozenset(
     {
         Reason.DEADLINE_UNREACHABLE,
@@ -51,92 +31,12 @@ MAX_TENANT_LABELS = 200
 """Tenants beyond this many share the label `other`: label sets must stay bounded."""
 
 
-@dataclass(slots=True)
-class ModelCounters:
-    """What `ModelStatistics` answers for one version; durations in nanoseconds."""
-
-    success: int = 0
-    success_ns: int = 0
-    failed: int = 0
-    met: int = 0
-    """Answered within the objective."""
-    unserved: int = 0
-    """Ended with an error that more or quicker replicas could have prevented."""
-    failed_ns: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
-    executions: float = 0.0
-    rows: int = 0
-    last_ms: int = 0
-
-    @property
-    def asked(self) -> int:
-        """Requests that could have been served: not those that were wrong or beyond the caller's own limit."""
-        return self.success + self.unserved
-
-    def add(self, other: ModelCounters) -> None:
-        """Adds what another process counted."""
-        for name in _SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.last_ms = max(self.last_ms, other.last_ms)
-
-
-_SUMMED = (
-    "success",
-    "success_ns",
-    "failed",
-    "failed_ns",
-    "queue_ns",
-    "compute_ns",
-    "executions",
-    "rows",
-    "met",
-    "unserved",
-)
-
-
-class _Histogram:
-    """Counts by upper bound (the last one is infinity) and the sum of what was seen."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """(upper bound, requests up to it), as the exposition format wants them."""
-        names = [str(floatToGoString(bound)) for bound in (*self.bounds, float("inf"))]  # type: ignore[no-untyped-call]
-        return list(zip(names, accumulate(self.counts), strict=True))
-
-
-def _latency() -> _Histogram:
-    return _Histogram(_LATENCY_BUCKETS_S)
-
-
-@dataclass(slots=True)
-class _Cell:
-    """One (tenant, model)."""
-
-    latency: _Histogram = field(default_factory=_latency)
-    queue: _Histogram = field(default_factory=_latency)
-    batch: _Histogram = field(default_factory=lambda: _Histogram(_BATCH_BUCKETS))
-    met: int = 0
-    missed: int = 0
-    outcomes: dict[str, int] = field(default_factory=lambda: {"OK": 0})
-
-
 class Statistics(Collector):
     """Observes finished requests. All methods but `collect` are cheap: they run once per request."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._bound: dict[tuple[str, str], _Cell] = {}
-        self._cells: dict[tuple[str, str], _Cell] = {}
+        self._bound: dict[tuple[str, str], Cell] = {}
+        self._cells: dict[tuple[str, str], Cell] = {}
         self._tenants: set[str] = set()
         self.models: dict[tuple[str, str, int], ModelCounters] = {}
         self.in_flight = 0
@@ -240,11 +140,11 @@ class Statistics(Collector):
             counters = self.models[key] = ModelCounters()
         return counters
 
-    def _bind(self, tenant: str, model: str) -> _Cell:
+    def _bind(self, tenant: str, model: str) -> Cell:
         key = (self._label(tenant), model)
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._cells[key] = _Cell()
+            cell = self._cells[key] = Cell()
         self._bound[tenant, model] = cell
         return cell
 

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from partywall.v1 import models_pb2
 from router.control.explain import MOST, trace_view
+from router.gateway.counters import ModelCounters
 from router.gateway.journal import Journal
-from router.gateway.statistics import ModelCounters, Statistics
+from router.gateway.statistics import Statistics
 from router.processes.answers import Answer, ask, families, socket_of
 from router.processes.tally import Totals
 from router.settings import Rank

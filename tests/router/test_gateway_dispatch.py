@@ -15,9 +15,10 @@ from partywall.domain.tenants import Tenant
 from partywall.errors import NotFound, NotReady, PartywallError, Reason, Unavailable
 from partywall.wire.inference import ModelInferRequest
 from router.gateway.attempts import Attempts
-from router.gateway.dispatch import Deadlines, Dispatcher, parse_request
+from router.gateway.dispatch import Deadlines, Dispatcher
 from router.gateway.journal import Journal
 from router.gateway.replicas import ModelRoute
+from router.gateway.requests import parse_request
 from router.gateway.statistics import Statistics
 from router.gateway.waking import Waker
 from router.policy.hedging import HedgeLimits
