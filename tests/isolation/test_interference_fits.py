@@ -160,7 +160,7 @@ def test_the_command_writes_what_a_router_reads(
 ) -> None:
     data, out = tmp_path / "data.json", tmp_path / "fit.json"
     data.write_text(json.dumps(dataset.as_json(few(shipped, *FEW[:-1]).data)))
-    asked = ["interference", "fit", "--data", str(data), "--device-type", "my GPU", "--out", str(out)]
+    asked = ["-o", "json", "interference", "fit", "--data", str(data), "--device-type", "my GPU", "--out", str(out)]
     assert run([*asked, "--probes", "dram:1.0"]) != 0
     assert "at least 3 of the probes" in capsys.readouterr().err
     assert run(asked) == 0
@@ -170,3 +170,19 @@ def test_the_command_writes_what_a_router_reads(
     assert {k: told[k] for k in made.judged} == dict(made.judged)
     with pytest.raises(InvalidInput, match="not readable"):
         fits.load(tmp_path / "none.json")
+
+
+def test_the_command_judges_in_the_form_that_is_asked_before_or_after_its_name(
+    shipped: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = tmp_path / "train.json", tmp_path / "test.json"
+    train.write_text(json.dumps(dataset.as_json(few(shipped, *FEW[:-1]).data)))
+    test.write_text(json.dumps(dataset.as_json(few(shipped, *FEW).data)))
+    asked = ["interference", "evaluate", "--train", str(train), "--test", str(test)]
+    assert run(["-o", "json", *asked]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert {"pairs", "bound"} <= set(first)
+    assert run([*asked, "-o", "json"]) == 0
+    assert first == json.loads(capsys.readouterr().out)
+    assert run(asked) == 0
+    assert capsys.readouterr().out.startswith("group ")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import enum
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from partywall.cli.options import command
+from partywall.cli.session import Session
 from partywall.errors import InvalidInput, Unsupported
 
 if TYPE_CHECKING:
     from isolation.interference.splits import Trial
 
 app = typer.Typer(help="Predict what neighbours cost each other.", no_args_is_help=True)
-
-
-class Output(enum.StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 class SplitName(enum.StrEnum):
@@ -32,14 +28,15 @@ def _group() -> None:
     """Predict what neighbours cost each other."""
 
 
-@app.command()
+@app.command("evaluate")
+@command
 def evaluate(
+    session: Session,
     train: Annotated[Path | None, typer.Option(help="Measurements to learn from.")] = None,
     test: Annotated[Path | None, typer.Option(help="Measurements to judge on.")] = None,
     data: Annotated[Path | None, typer.Option(help="Measurements to split.")] = None,
     split: Annotated[SplitName, typer.Option(help="What to leave out of --data.")] = SplitName.MODEL_OUT,
     seed: Annotated[int, typer.Option(help="Draws the live observations.")] = 0,
-    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")] = Output.TABLE,
 ) -> None:
     """Judge the predictor beside none, a constant and gpulet's form on co-runs it has not seen."""
     try:
@@ -48,11 +45,16 @@ def evaluate(
     except ImportError as exc:
         raise Unsupported('evaluate needs numpy and scipy: install "partywall[load]"') from exc
     evaluation = judge(_trial(train, test, data, split), seed)
-    typer.echo(json.dumps(as_json(evaluation), indent=2) if output is Output.JSON else as_table(evaluation))
+    if session.printer.json:
+        session.printer.record(as_json(evaluation))
+    else:
+        session.printer.text(as_table(evaluation))
 
 
-@app.command()
+@app.command("fit")
+@command
 def fit(
+    session: Session,
     data: Annotated[Path, typer.Option(help="Measurements to learn from, as `evaluate` reads them.")],
     device_type: Annotated[str, typer.Option(help="Type of device, as `partywall models profile` names it.")],
     out: Annotated[Path, typer.Option(help="File to write; routers read DATA/fits/*.json.")],
@@ -66,7 +68,7 @@ def fit(
     chosen = [dataset.parse_probe(f"probe:{p.strip()}") for p in probes.split(",") if p.strip()]
     made = fits.make(dataset.load(data), device_type, chosen or plans.PROBES)
     out.write_text(fits.text(made))
-    typer.echo(json.dumps({"file": str(out), "device_type": device_type, **made.judged}, indent=2))
+    session.printer.record({"file": str(out), "device_type": device_type, **made.judged})
 
 
 def _trial(train: Path | None, test: Path | None, data: Path | None, split: SplitName) -> Trial:
