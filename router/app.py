@@ -24,10 +24,13 @@ from router.parts import Parts
 from router.ports import MODELS, Ports, open_ports, ready
 from router.processes.answers import Answers, socket_of
 from router.processes.shared_slowdowns import FollowersSlowdowns
+from router.public_tls import LOOK_EVERY_S, PublicTls
 from router.settings import RouterSettings
 
 log = structlog.get_logger(__name__)
 
+TLS_HEALTH = "partywall.tls"
+"""Serving where the files of --tls-cert and --tls-key can be used as they are now."""
 REFUSE_S = 0.5
 """How long a draining router still answers new requests with DRAINING before its ports close."""
 
@@ -57,6 +60,8 @@ async def _main(settings: RouterSettings) -> int:
         asyncio.create_task(parts.housekeeper.run()),
         asyncio.create_task(keep_trimmed()),
     ]
+    if ports.tls is not None:
+        tasks.append(asyncio.create_task(_keep_tls(ports.tls, ports.health)))
     if rank.leads:
         tasks.append(asyncio.create_task(parts.profiles.run()))
     if parts.planner is not None:
@@ -116,6 +121,15 @@ async def _keep_health(parts: Parts, health: HealthServicer) -> None:
         await health.set(MODELS, health_pb2.HealthCheckResponse.SERVING)
         await changed.wait()
         changed.clear()
+
+
+async def _keep_tls(tls: PublicTls, health: HealthServicer) -> None:
+    """Follows the TLS files; whoever watches grpc.health.v1 sees under a name of its own whether they can be used."""
+    while True:
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if tls.problem else health_pb2.HealthCheckResponse.SERVING
+        await health.set(TLS_HEALTH, status)
+        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.to_thread(tls.look)
 
 
 def write_addresses(data_dir: Path, addresses: dict[str, str]) -> None:

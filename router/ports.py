@@ -37,8 +37,9 @@ from router.gateway.inference import InferenceService
 from router.gateway.link_service import AgentLinkService
 from router.parts import Parts
 from router.processes.forward import LEADER_SOCKET, Forwarder, leader_address
+from router.public_tls import PublicTls, TlsCollector, public_credentials
 from router.residency import Residency
-from router.servers import Address, bind, collect, link_options, options, public_credentials
+from router.servers import Address, bind, collect, link_options, options
 from router.services import fleet_service, models_service, tenants_services
 
 MODELS, PROFILES, TENANTS, FLEET, HEALTH = (
@@ -67,6 +68,8 @@ class Ports:
     internal: grpc.aio.Server | None
     """The leading process's port for the others."""
     forwarder: Forwarder | None
+    tls: PublicTls | None
+    """Of the public and the admin port; None where they are plaintext on loopback."""
 
 
 async def open_ports(parts: Parts) -> Ports:
@@ -89,12 +92,14 @@ async def open_ports(parts: Parts) -> Ports:
     public, inference = _public_server(parts, health, authenticator, tenants_own)
     frames = FramesPort(AgentIdentity(parts.catalog).of_certificate)
     link = _link_server(parts, frames)
-    tls = (settings.tls_cert, settings.tls_key)
-    addresses = {"public": bind(public, listen, public_credentials(listen, *tls, "--listen")).text}
+    tls = PublicTls.of(settings.tls_cert, settings.tls_key)
+    addresses = {"public": bind(public, listen, public_credentials(listen, tls, "--listen")).text}
     admin = None
     if parts.reconciler is not None:
         admin = _admin_server(parts, health, fleet_service(parts, parts.reconciler))
-        addresses["admin"] = bind(admin, admin_listen, public_credentials(admin_listen, *tls, "--admin-listen")).text
+        addresses["admin"] = bind(admin, admin_listen, public_credentials(admin_listen, tls, "--admin-listen")).text
+        if tls is not None:
+            parts.registry.register(TlsCollector(tls))
         parts.registry.register(metrics.FleetCollector(parts.membership))
         parts.registry.register(metrics.SlowdownCollector(parts.slowdowns.all_now, Names(parts.catalog)))
     addresses["link"] = bind(
@@ -115,7 +120,7 @@ async def open_ports(parts: Parts) -> Ports:
     for server in (internal, link, admin, public):
         if server is not None:
             await server.start()
-    return Ports(public, admin, link, frames, health, inference, addresses, stop_metrics, internal, forwarder)
+    return Ports(public, admin, link, frames, health, inference, addresses, stop_metrics, internal, forwarder, tls)
 
 
 def ready(parts: Parts) -> bool:

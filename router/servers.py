@@ -5,13 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 
 from partywall.errors import InvalidInput, NotReady, Reason
 from router.control.rpc import translated
@@ -111,61 +107,6 @@ def cannot_listen(address: Address, why: str) -> NotReady:
         reason=Reason.WRONG_STATE,
         fields={"address": address.text},
     )
-
-
-def public_credentials(
-    address: Address, cert: Path | None, key: Path | None, option: str
-) -> grpc.ServerCredentials | None:
-    """TLS where it is given; plaintext on loopback only.
-
-    Raises:
-        InvalidInput: Plaintext on another address, or only half of a TLS identity.
-    """
-    if cert is not None and key is not None:
-        return grpc.ssl_server_credentials([_tls_pair(cert, key)])
-    if cert is not None or key is not None:
-        raise InvalidInput("give both --tls-cert and --tls-key", fields={"field": "tls"})
-    if not address.loopback:
-        raise InvalidInput(
-            f"{option} {address.text} is not loopback, and API keys must not travel in the clear: "
-            "add --tls-cert CERT --tls-key KEY, or listen on 127.0.0.1",
-            fields={"field": option},
-        )
-    return None
-
-
-def _tls_pair(cert: Path, key: Path) -> tuple[bytes, bytes]:
-    """Key and chain as gRPC wants them; it would only say that the port cannot be opened.
-
-    Raises:
-        InvalidInput: A file is not there or not PEM, or the key is another certificate's; names the option.
-    """
-    try:
-        chain = x509.load_pem_x509_certificates(cert.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _bad_tls("--tls-cert", cert, error, "a PEM certificate chain") from error
-    try:
-        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _bad_tls("--tls-key", key, error, "a PEM key without a password") from error
-    if _public_bytes(private.public_key()) != _public_bytes(chain[0].public_key()):
-        raise InvalidInput(
-            f"--tls-key {str(key)!r} is not the key of the first certificate in {str(cert)!r}; give two files that "
-            "belong together",
-            fields={"field": "--tls-key"},
-        )
-    return key.read_bytes(), cert.read_bytes()
-
-
-def _bad_tls(option: str, path: Path, error: Exception, wanted: str) -> InvalidInput:
-    why = error.strerror if isinstance(error, OSError) else "it is something else"
-    return InvalidInput(f"{option} {str(path)!r} cannot be read ({why}); give {wanted}", fields={"field": option})
-
-
-def _public_bytes(key: Any) -> bytes:
-    der, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    found: bytes = key.public_bytes(der, form)
-    return found
 
 
 class HandlerCollector:

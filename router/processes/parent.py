@@ -31,7 +31,8 @@ from router.processes.answers import ask, ask_now, socket_of
 from router.processes.member import encode
 from router.processes.reserve import Reserved
 from router.processes.totals import Totals
-from router.servers import Address, public_credentials
+from router.public_tls import PublicTls, public_credentials
+from router.servers import Address
 from router.settings import Rank, RouterSettings
 
 log = structlog.get_logger(__name__)
@@ -71,8 +72,9 @@ class Processes(Collector):
         self._drain_s = settings.drain_s
         listen = _reserve(settings.listen, "--listen", held)
         admin = _reserve(settings.admin_listen, "--admin-listen", held)
+        tls = PublicTls.of(settings.tls_cert, settings.tls_key)
         for address, option in ((listen, "--listen"), (admin, "--admin-listen")):
-            public_credentials(address, settings.tls_cert, settings.tls_key, option)
+            public_credentials(address, tls, option)
         wanted = Address.parse(settings.link_listen, "--link-listen")
         ports = [wanted.port + index if wanted.port else 0 for index in range(self._count)]
         links = tuple(_reserve(Address(wanted.host, port).text, "--link-listen", held).text for port in ports)

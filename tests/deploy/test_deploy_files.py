@@ -6,6 +6,7 @@ import configparser
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from partywall.cli.main import app
 from partywall.errors import Reason
 from router.gateway.statistics import Statistics
 from router.metrics import FleetCollector
+from router.public_tls import TlsCollector, TlsPair
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -81,10 +83,16 @@ class _NoFleet:
         return ()
 
 
+class _SomeTls:
+    pair = TlsPair(b"", b"", datetime.now(UTC))
+    problem = ""
+
+
 def _known_metrics() -> dict[str, Metric]:
     registry = CollectorRegistry()
     Statistics(registry)
     registry.register(FleetCollector(_NoFleet()))  # type: ignore[arg-type]
+    registry.register(TlsCollector(_SomeTls()))  # type: ignore[arg-type]
     return {m.name + ("_total" if m.type == "counter" else ""): m for m in registry.collect()}
 
 

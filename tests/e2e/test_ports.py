@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import urllib.request
@@ -88,9 +89,27 @@ def test_health_is_open_and_true(secure: tuple[Instance, Path]) -> None:
     for port in ("address", "admin_address"):
         with channel(instance, cert, port) as c:
             stub = health_pb2_grpc.HealthStub(c)
-            for service in ("", OIP):
+            for service in ("", OIP, "partywall.tls"):
                 answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_renewed_certificate_needs_no_restart(secure: tuple[Instance, Path]) -> None:
+    instance, cert = secure
+    health = health_pb2.HealthCheckRequest(service="partywall.tls")
+    with channel(instance, cert) as old:
+        standing = health_pb2_grpc.HealthStub(old)
+        standing.Check(health, timeout=20)
+        self_signed(cert.parent)
+
+        def shown() -> bool:
+            with channel(instance, cert) as new, contextlib.suppress(grpc.RpcError):
+                health_pb2_grpc.HealthStub(new).Check(health, timeout=20)
+                return True
+            return False
+
+        assert eventually(shown)
+        assert standing.Check(health, timeout=20).status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_reflection(secure: tuple[Instance, Path], instance: Instance) -> None:
