@@ -17,6 +17,8 @@ class EventName(enum.StrEnum):
     DEVICE_FAULT = "device_fault"
     DEVICE_LOST = "device_lost"
     MPS_FAULT = "mps_fault"
+    KEY_UNUSABLE = "key_unusable"
+    """The router cannot unwrap the data key of what should be loaded there."""
 
 
 @dataclass(frozen=True, slots=True)

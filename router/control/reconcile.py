@@ -24,6 +24,7 @@ from router.control.passes.parking import park
 from router.control.passes.placing import place_missing
 from router.control.passes.replicas import match_replicas
 from router.control.passes.retire import MOVE_AFTER_S, retire
+from router.control.passes.withheld import WithheldKeys, reason_of
 from router.control.scene import Knowledge, Scene
 from router.policy.placement import Operator
 from router.policy.shifting import Pace
@@ -58,7 +59,8 @@ class Reconciler:
         self._period_s = period_s
         self._move_after_s = move_after_s
         self._swap_bytes = swap_bytes
-        self._desired = DesiredState(catalog, membership, keys)
+        self._desired = DesiredState(catalog, membership, keys, clock)
+        self._withheld = WithheldKeys(self.scene, self.events)
         self._kick = asyncio.Event()
         self._on_pass: list[Callable[[], None]] = []
 
@@ -96,8 +98,10 @@ class Reconciler:
         await retire(scene, self.manoeuvres, self._move_after_s)
         await place_missing(scene)
         await match_replicas(scene)
-        await record_observed(scene)
+        withheld = self._desired.withheld
+        await record_observed(scene, {one: reason_of(error) for one, error in withheld.items()})
         await self.events.write()
         await release_previous(scene)
         scene.membership.set_placements(scene.catalog.placements())
         self._desired.send()
+        await self._withheld.tell(self._desired.withheld)

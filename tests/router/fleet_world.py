@@ -84,6 +84,7 @@ class FleetWorld:
         self.clock = VirtualClock()
         self.operator = operator or Operator()
         self.agents: dict[str, Agent] = {}
+        self.keys = MemoryKeyProvider()
 
     async def start(self) -> FleetWorld:
         """May be called again, as a restart of the router does: only the store stays."""
@@ -94,7 +95,7 @@ class FleetWorld:
         self.reconciler = Reconciler(
             self.catalog,
             self.membership,
-            MemoryKeyProvider(),
+            self.keys,
             self.clock,
             self.operator,
             swap_bytes=self.swap_bytes,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from partywall.domain.fleet import ReplicaState
 from partywall.domain.models import Version, VersionState
@@ -12,14 +13,15 @@ from router.control.scene import Scene, hopeless
 from router.gateway.replicas import Replica
 
 
-async def record_observed(scene: Scene) -> None:
+async def record_observed(scene: Scene, withheld: Mapping[str, str] = MappingProxyType({})) -> None:
+    """`withheld`: why placements are not loaded at all, by placement."""
     by_version: dict[tuple[str, int], list[Replica]] = {}
     for replica in scene.membership.replica_runtimes():
         key = (replica.placement.model_id, replica.placement.version)
         by_version.setdefault(key, []).append(replica)
     for entry in scene.catalog.models():
         for version in entry.versions.values():
-            seen = observed(version, by_version.get((entry.model.id, version.number), []))
+            seen = observed(version, by_version.get((entry.model.id, version.number), []), withheld)
             if seen != version:
                 async with scene.catalog.transaction() as tx:
                     await tx.update(seen)
@@ -39,7 +41,9 @@ async def release_previous(scene: Scene) -> None:
                 continue
 
 
-def observed(version: Version, replicas: Sequence[Replica]) -> Version:
+def observed(
+    version: Version, replicas: Sequence[Replica], withheld: Mapping[str, str] = MappingProxyType({})
+) -> Version:
     """The version as its replicas show it."""
     if not version.resident:
         return replace(version, state=VersionState.STORED, reason="") if not hopeless(version) else version
@@ -57,6 +61,7 @@ def observed(version: Version, replicas: Sequence[Replica]) -> Version:
     if statuses and all(s.state is ReplicaState.FAILED and s.permanent for s in statuses):
         return replace(version, state=VersionState.FAILED, reason=statuses[0].reason)
     if replicas:
-        reason = next((s.reason for s in statuses if s.reason), "")
+        said = (withheld.get(r.placement.id) or (r.status.reason if r.status is not None else "") for r in replicas)
+        reason = next(filter(None, said), "")
         return replace(version, state=VersionState.LOADING, reason=reason)
     return version
