@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import forecast, held_out
+from benchmarks import forecast, held_out, placing
 from loadgen.simulate import PolicyName
 
 
@@ -38,3 +38,11 @@ def test_without_a_season_it_is_not_made_up() -> None:
     losses = forecast.judge([float(at % 7) for at in range(400)], 1, 0.5)
     assert losses["ours"] <= losses["naive"] * 1.05
     assert "season ago" not in losses
+
+
+def test_the_fleet_that_placements_are_timed_on_has_room() -> None:
+    found = placing.measure(5)
+    assert (found["devices"], found["standing"]) == (5, 5 * placing.EACH)
+    assert found["place_ms"] > 0
+    nodes, standing = placing.fleet(5, seed=1)
+    assert (nodes, standing) == placing.fleet(5, seed=1), "a seed repeats it"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from isolation.devices.geometry import Slot
 from isolation.partition.mig import mig_partition_id, slot_of
-from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
+from isolation.trust import Clearance, Refusal, Resident, Wall, clear_all, wall_between
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Alternative, Placement
 from partywall.domain.tenants import TrustPolicy
@@ -185,14 +185,17 @@ def core_count(device: Device, share_percent: int) -> int:
 def judge(
     want: Want, candidate: Candidate, standing: Sequence[Standing], here: Sequence[Standing], operator: Operator
 ) -> Chosen | Alternative:
-    probe = Placement(
-        "", want.resident.tenant_id, want.model_id, want.version, candidate.node, candidate.partition,
-        candidate.worker_id, want.memory_bytes, 0,
-    )  # fmt: skip
-    walls: dict[Wall, list[Resident]] = {}
-    for other in standing:
-        walls.setdefault(wall_between(probe, other.placement), []).append(other.resident)
-    cleared = clear_all(want.resident, walls, operator.floor)
+    """The place with its predicted finish, or why trust refuses it.
+
+    Args:
+        want: The replica.
+        candidate: The place.
+        standing: Whom trust is asked about; who stands on other devices never refuses.
+        here: Who stands on the device.
+        operator: The operator's say.
+    """
+    at = (candidate.node, candidate.partition, candidate.worker_id)
+    cleared = clear_place(want, *at, standing, operator.floor)
     where = place_name(candidate)
     if isinstance(cleared, Refusal):
         # The tenant reads this: the neighbour stays nameless.
@@ -201,6 +204,19 @@ def judge(
     finish_s = _predicted_finish_s(want, candidate, here)
     reason = f"{candidate.note}; predicted finish {finish_s * 1e3:.1f} ms"
     return Chosen(candidate.node, candidate.partition, candidate.worker_id, cleared, finish_s, reason, ())
+
+
+def clear_place(
+    want: Want, node: str, partition: Partition, worker_id: str, standing: Iterable[Standing], floor: TrustPolicy
+) -> Clearance | Refusal:
+    """Whether trust lets a replica stand there, beside all of `standing`."""
+    probe = Placement(
+        "", want.resident.tenant_id, want.model_id, want.version, node, partition, worker_id, want.memory_bytes, 0
+    )
+    walls: dict[Wall, list[Resident]] = {}
+    for other in standing:
+        walls.setdefault(wall_between(probe, other.placement), []).append(other.resident)
+    return clear_all(want.resident, walls, floor)
 
 
 def _predicted_finish_s(want: Want, candidate: Candidate, here: Sequence[Standing]) -> float:

@@ -7,12 +7,15 @@ the reason for or against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from isolation.trust import Refusal, Resident, Wall, clear_all, wall_between
+from partywall.domain.fleet import Device
 from partywall.domain.placements import Alternative, Placement
 from partywall.domain.tenants import TrustPolicy
-from router.policy.candidates import candidates, core_count, judge
+from partywall.errors import InternalError
+from router.policy.candidates import candidates, clear_place, core_count, judge
 from router.policy.choosing import Option, choose
 from router.policy.sharing_words import Bounds
 from router.policy.wants import Chosen, NodeView, NoPlace, Operator, Standing, Want
@@ -56,13 +59,34 @@ def place(
     over = _over_quota(want, staying)
     if over:
         return NoPlace(over, False, ())
+    looked_at, open_to_it = _options(want, devices, by_device(standing), operator, new_id, leaving)
+    if not open_to_it:
+        return NoPlace(_summary(want, looked_at), False, tuple(looked_at))
+    answer = choose(want, open_to_it, looked_at, operator, bounds)
+    if isinstance(answer, NoPlace):
+        return answer
+    cleared = clear_place(want, answer.node, answer.partition, answer.worker_id, staying, operator.floor)
+    if isinstance(cleared, Refusal):
+        raise InternalError(f"a place was chosen that trust refuses: {cleared.reason}")
+    return replace(answer, clearance=cleared)
+
+
+def _options(
+    want: Want,
+    devices: Iterable[tuple[NodeView, Device]],
+    there: Mapping[tuple[str, str], Sequence[Standing]],
+    operator: Operator,
+    new_id: Callable[[str], str],
+    leaving: Collection[str],
+) -> tuple[list[Alternative], list[Option]]:
+    """Places that are ruled out, each with the reason, and those that fit and are cleared by trust."""
     looked_at: list[Alternative] = []
     open_to_it: list[Option] = []
     for node, device in devices:
         if device.fenced:
             looked_at.append(Alternative(f"{node.name}/{device.id}", False, f"fenced: {device.fenced}"))
             continue
-        here = [s for s in standing if s.placement.node == node.name and s.placement.partition.device_id == device.id]
+        here = there.get((node.name, device.id), [])
         free = device.memory_bytes - sum(s.placement.memory_bytes for s in here)
         if want.memory_bytes > free:
             reason = f"needs {mib(want.memory_bytes)}, {mib(max(0, free))} free"
@@ -73,14 +97,13 @@ def place(
             if isinstance(candidate, str):
                 looked_at.append(Alternative(f"{node.name}/{device.id}", False, candidate))
                 continue
-            verdict = judge(want, candidate, staying, here, operator)
+            # Who stands on another device never refuses anybody: the strongest wall is between.
+            verdict = judge(want, candidate, here, here, operator)
             if isinstance(verdict, Alternative):
                 looked_at.append(verdict)
             else:
                 open_to_it.append(Option(candidate, verdict, tuple(here)))
-    if not open_to_it:
-        return NoPlace(_summary(want, looked_at), False, tuple(looked_at))
-    return choose(want, open_to_it, looked_at, operator, bounds)
+    return looked_at, open_to_it
 
 
 def to_move(standing: Sequence[Standing], floor: TrustPolicy) -> list[Placement]:
@@ -88,17 +111,27 @@ def to_move(standing: Sequence[Standing], floor: TrustPolicy) -> list[Placement]
 
     Of a pair that the rule refuses, the one with the stricter policy goes (its owner asked for it), else the younger.
     """
-    left = list(standing)
+    left = by_device(standing)
     gone: list[Placement] = []
     for one in sorted(standing, key=_strictness):
-        others = [s for s in left if s is not one]
+        # Who stands on another device never refuses anybody.
+        here = left[one.placement.node, one.placement.partition.device_id]
         walls: dict[Wall, list[Resident]] = {}
-        for other in others:
-            walls.setdefault(wall_between(one.placement, other.placement), []).append(other.resident)
+        for other in here:
+            if other is not one:
+                walls.setdefault(wall_between(one.placement, other.placement), []).append(other.resident)
         if isinstance(clear_all(one.resident, walls, floor), Refusal):
-            left.remove(one)
+            here.remove(one)
             gone.append(one.placement)
     return gone
+
+
+def by_device(standing: Iterable[Standing]) -> dict[tuple[str, str], list[Standing]]:
+    """What stands on each (node, device), in the order given."""
+    found: dict[tuple[str, str], list[Standing]] = {}
+    for one in standing:
+        found.setdefault((one.placement.node, one.placement.partition.device_id), []).append(one)
+    return found
 
 
 def _strictness(standing: Standing) -> tuple[int, int]:

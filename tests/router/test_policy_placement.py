@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fuzzing import examples
@@ -282,3 +284,38 @@ def test_who_shares_with_nobody_does_not_go_beside_other_instances() -> None:
     fleet = Fleet(sliced())
     fleet.must(want("a"))
     assert isinstance(fleet.add(want("b", TrustPolicy.EXCLUSIVE)), NoPlace)
+
+
+class Counted(list[Standing]):
+    """Counts how often everything that stands is gone through."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Standing]:
+        self.walks += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("devices", [10, 80])
+def test_a_placement_looks_at_the_fleet_a_few_times_however_large_it_is(devices: int) -> None:
+    fleet = Fleet(*(cpu(2, name=f"cpu{at}") for at in range(devices)))
+    for at in range(devices):
+        fleet.must(want(f"t{at}"))
+    standing = Counted(fleet.standing)
+    answer = place(want("new"), fleet.nodes, standing, fleet.operator, lambda p: f"{p}-new")
+    assert isinstance(answer, Chosen)
+    assert standing.walks <= 3
+    assert len(answer.clearance.walls) == devices, "trust was asked about everybody all the same"
+    assert len(answer.alternatives) == devices
+
+
+def test_trust_of_a_large_fleet_is_settled_device_by_device() -> None:
+    fleet = Fleet(*(cpu(2, name=f"cpu{at}") for at in range(40)))
+    for at in range(80):
+        fleet.must(want(f"t{at}"))
+    strict = [
+        replace(s, resident=replace(s.resident, policy=TrustPolicy.EXCLUSIVE)) if at % 10 == 0 else s
+        for at, s in enumerate(fleet.standing)
+    ]
+    gone = {p.id for p in to_move(strict, TrustPolicy.SHARED)}
+    assert gone == {s.placement.id for s in strict if s.resident.policy is TrustPolicy.EXCLUSIVE}
