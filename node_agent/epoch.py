@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from partywall.errors import NotReady, Reason
+
 
 class EpochFile:
     """One number in one file, replaced whole. Satisfies `node_agent.link.EpochGuard`."""
 
     def __init__(self, path: Path) -> None:
+        """Raises NotReady where the file holds something else: no epoch would obey anybody, stale leaders too."""
         self._path = path
-        self._seen = int(path.read_text()) if path.exists() else 0
+        self._seen = _read(path) if path.exists() else 0
 
     @property
     def seen(self) -> int:
@@ -30,3 +33,14 @@ class EpochFile:
             fresh.replace(self._path)
             self._seen = epoch
         return True
+
+
+def _read(path: Path) -> int:
+    text = path.read_bytes()
+    if not text.strip().isdigit():
+        raise NotReady(
+            f"{path} does not hold the last leader's epoch: remove it when no router but the present one is running",
+            reason=Reason.WRONG_STATE,
+            fields={"field": "data_dir", "path": str(path)},
+        )
+    return int(text)

@@ -87,11 +87,19 @@ async def dial(address: str, identity: AgentIdentity) -> FramePipe:
 
 
 def load(folder: Path) -> AgentIdentity | None:
-    """The identity kept in `folder`, or None when this node has not joined."""
+    """The identity kept in `folder`, or None when this node has not joined, or its files are damaged."""
     paths = [folder / name for name in _FILES]
     if not all(path.is_file() for path in paths):
         return None
-    return AgentIdentity(*(path.read_bytes() for path in paths))
+    identity = AgentIdentity(*(path.read_bytes() for path in paths))
+    try:
+        x509.load_pem_x509_certificate(identity.certificate_pem)
+        x509.load_pem_x509_certificate(identity.ca_pem)
+        serialization.load_pem_private_key(identity.key_pem, password=None)
+    except ValueError:
+        log.warning("certificate or key of this node is damaged; it must join again", folder=str(folder))
+        return None
+    return identity
 
 
 def save(folder: Path, identity: AgentIdentity) -> None:

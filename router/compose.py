@@ -30,7 +30,14 @@ from router.control.profiles import ProfileJobs
 from router.control.reconcile import Reconciler
 from router.control.regrouping import Regrouping
 from router.control.removal import Remover
-from router.control.setup import DataDir, load_authority, read_admin_digest, refresh_local_agent, router_identity
+from router.control.setup import (
+    DataDir,
+    check_state,
+    load_authority,
+    read_admin_digest,
+    refresh_local_agent,
+    router_identity,
+)
 from router.control.slowdowns import Slowdowns
 from router.control.state import Change
 from router.control.store import SqlStore
@@ -71,6 +78,7 @@ async def build(settings: RouterSettings) -> Parts:
     admin, rank = read_admin_digest(data), settings.rank
     if rank.leads:
         refresh_local_agent(data, clock)
+    check_state(data)
     store = SqlStore.at(data.state)
     await store.open()
     catalog = Catalog(store, shared=not rank.alone)

@@ -116,7 +116,7 @@ def load(path: Path) -> Fit:
     """As `parse`, of a file."""
     try:
         return parse(path.read_text(), str(path))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not readable: {error}") from error
 
 

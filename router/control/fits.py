@@ -29,7 +29,7 @@ class FitBook:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             try:
                 texts.append((str(path), path.read_text()))
-            except OSError as error:
+            except (OSError, UnicodeDecodeError) as error:
                 log.warning("fit not readable", file=str(path), error=str(error))
         found: dict[str, Fit] = {}
         for name, content in texts:

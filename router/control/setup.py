@@ -9,13 +9,14 @@ import asyncio
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from isolation.vault.durable import FOLDER_MODE, create_file, make_folder, replace_file
+from isolation.vault.durable import FOLDER_MODE, create_file, make_folder, readable_by_others, replace_file
 from isolation.vault.keyfile import create_root
 from partywall.clock import Clock, SystemClock
 from partywall.errors import AlreadyExists, InvalidInput, NotReady, Reason, Unavailable
@@ -106,9 +107,11 @@ def read_admin_digest(data: DataDir) -> bytes:
     """What the admin port compares credentials with.
 
     Raises:
-        NotReady: There is no admin key, or the file holds something else: an empty one would let everybody in.
+        NotReady: There is no admin key, others may read it, or the file holds something else: an empty one would
+            let everybody in.
     """
     try:
+        mode = stat.S_IMODE(data.admin_key.stat().st_mode)
         key = data.admin_key.read_text(encoding="ascii").strip()
     except FileNotFoundError as failure:
         raise NotReady(
@@ -120,7 +123,34 @@ def read_admin_digest(data: DataDir) -> bytes:
         raise NotReady(
             f"{data.admin_key} does not hold an admin key ({ADMIN_KEY_PREFIX}...); restore it from its backup"
         )
+    if readable_by_others(mode):
+        raise NotReady(
+            f"{data.admin_key} has mode {mode:04o} and is the operator's credential: run `chmod 600` on it; if "
+            "somebody may have read it, put a new key there",
+            reason=Reason.WRONG_STATE,
+            fields={"field": "admin_key", "path": str(data.admin_key)},
+        )
     return admin_digest(key)
+
+
+def check_state(data: DataDir) -> None:
+    """That the database is where `init` made it: an empty one in its place would make orphans of all sealed files.
+
+    Raises:
+        NotReady: It is missing or empty.
+    """
+    if data.state.is_file() and not data.state.stat().st_size:
+        problem = "is empty"
+    elif not data.state.exists():
+        problem = "is missing"
+    else:
+        return
+    raise NotReady(
+        f"{data.state} {problem}: put it back from its backup (it holds tenants, models and their wrapped keys); to "
+        "start anew make another data directory with `partywall init`",
+        reason=Reason.WRONG_STATE,
+        fields={"field": "data_dir", "path": str(data.state)},
+    )
 
 
 def load_authority(data: DataDir) -> Authority:
@@ -146,12 +176,24 @@ def router_identity(data: DataDir, clock: Clock, hosts: Iterable[str] = (), *, r
 
 
 def refresh_local_agent(data: DataDir, clock: Clock) -> None:
-    """Renews the local agent's certificate if it ended, so that `up` starts after any pause. Before its agent runs."""
+    """Renews the local agent's certificate if it ended, so that `up` starts after any pause. Before its agent runs.
+
+    One that is damaged is made anew too: the authority that signs it is here.
+    """
     certificate = data.node / "agent.pem"
-    if not certificate.exists() or time_left(certificate.read_bytes(), clock.now()) > timedelta(0):
+    if not certificate.exists() or _lives(certificate, data.node / "agent.key", clock):
         return
     identity = load_authority(data).agent(LOCAL_NODE, clock.now(), LOCAL_AGENT_LIFE)
     _save(identity, certificate, data.node / "agent.key")
+
+
+def _lives(certificate: Path, key: Path, clock: Clock) -> bool:
+    try:
+        identity = Identity(certificate.read_bytes(), key.read_bytes())
+        check_pem(identity)
+    except (FileNotFoundError, ValueError):
+        return False
+    return time_left(identity.certificate_pem, clock.now()) > timedelta(0)
 
 
 def _fill(data: DataDir, hosts: tuple[str, ...], clock: Clock) -> None:
@@ -209,7 +251,9 @@ def _load(certificate: Path, key: Path) -> Identity:
         check_pem(identity)
         return identity
     except FileNotFoundError as failure:
-        raise NotReady(f"{failure.filename} is missing; restore it, or make a new data directory") from failure
+        raise NotReady(
+            f"{failure.filename} is missing; restore it, or make a new data directory", reason=Reason.WRONG_STATE
+        ) from failure
     except OSError as failure:
         raise NotReady(f"{failure.filename} cannot be read ({failure.strerror}); mend its permissions") from failure
     except ValueError as failure:

@@ -271,10 +271,16 @@ def _integrity_error(failure: exc.IntegrityError) -> AlreadyExists | Conflict:
     return Conflict(f"what it refers to is gone, or still referred to ({text}); read again and retry")
 
 
+# SQLite's words for a file that no retry mends.
+_DAMAGED = ("malformed", "not a database", "file is damaged")
+
+
 def _unavailable(cause: str) -> Unavailable:
+    step = "retry, and check disk space and state.db"
+    if any(word in cause for word in _DAMAGED):
+        step = "state.db is damaged, restore it from its backup"
     return Unavailable(
-        f"the router's state store does not answer ({cause}); nothing was changed as far as is known: retry, and "
-        "check disk space and state.db",
+        f"the router's state store does not answer ({cause}); nothing was changed as far as is known: {step}",
         reason=Reason.STORE_UNAVAILABLE,
         fields={"cause": cause[:200]},
         retry_after_s=2.0,

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from node_agent import identity as identities
+from node_agent.epoch import EpochFile
 from partywall.errors import InvalidInput, NotReady, PermissionDenied, Reason
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import agent_link_pb2_grpc
@@ -130,3 +131,23 @@ async def test_renewal_is_due_at_two_thirds_and_needs_no_token(tmp_path: Path, r
     fresh = await identities.renew(f"127.0.0.1:{router.port}", kept, "n1")
     assert fresh.key_pem != kept.key_pem
     assert "KEY" not in repr(fresh)
+
+
+@pytest.mark.parametrize("name", ["agent.pem", "agent.key", "ca.pem"])
+async def test_a_node_with_damaged_files_is_told_to_join_again(tmp_path: Path, router: Router, name: str) -> None:
+    await identities.establish(tmp_path, router.bundle("first"), "n1", now())
+    (tmp_path / name).write_bytes(b"\xff torn")
+    with pytest.raises(NotReady, match="--join"):
+        await identities.establish(tmp_path, "", "n1", now())
+    again = await identities.establish(tmp_path, router.bundle("second"), "n1", now())
+    assert not again.ended(now())
+
+
+def test_an_epoch_file_that_holds_no_number_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "epoch"
+    epoch = EpochFile(path)
+    assert epoch.accept(7)
+    assert EpochFile(path).seen == 7
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(NotReady, match="remove it"):
+        EpochFile(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from isolation.vault.keyfile import KeyFileProvider
 from partywall.clock import VirtualClock
@@ -16,6 +17,7 @@ from router.control.pki import time_left
 from router.control.rpc import ADMIN_KEY_PREFIX, admin_digest
 from router.control.setup import (
     DataDir,
+    check_state,
     initialise,
     load_authority,
     read_admin_digest,
@@ -152,3 +154,30 @@ def test_the_local_agent_starts_again_after_a_long_pause(data: DataDir, clock: V
     clock.advance(timedelta(days=500).total_seconds())
     refresh_local_agent(data, clock)
     assert time_left((data.node / "agent.pem").read_bytes(), clock.now()) > timedelta(days=300)
+
+
+def test_an_admin_key_that_others_may_read_is_refused(data: DataDir) -> None:
+    data.admin_key.chmod(0o640)
+    with pytest.raises(NotReady, match=r"admin\.key has mode 0640.*chmod 600"):
+        read_admin_digest(data)
+    data.admin_key.chmod(0o600)
+    assert read_admin_digest(data)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_database_that_is_gone_is_not_made_anew(data: DataDir, how: str) -> None:
+    check_state(data)
+    data.state.unlink()
+    if how == "empty":
+        data.state.touch()
+    with pytest.raises(NotReady, match=f"state\\.db is {how}: put it back from its backup"):
+        check_state(data)
+
+
+@pytest.mark.parametrize("name", ["agent.pem", "agent.key"])
+def test_a_damaged_certificate_of_the_local_agent_is_made_anew(data: DataDir, clock: VirtualClock, name: str) -> None:
+    (data.node / name).write_bytes(b"\xff torn")
+    refresh_local_agent(data, clock)
+    certificate = x509.load_pem_x509_certificate((data.node / "agent.pem").read_bytes())
+    key = serialization.load_pem_private_key((data.node / "agent.key").read_bytes(), password=None)
+    assert certificate.public_key() == key.public_key()

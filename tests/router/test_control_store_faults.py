@@ -142,7 +142,7 @@ async def test_damaged_pages_are_found_at_start(tmp_path: Path) -> None:
         data[offset : offset + 64] = bytes([0xFF]) * 64
     path.write_bytes(data)
     store = SqlStore.at(path)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"state\.db is damaged, restore it from its backup"):
         await store.open()
     await store.close()
 

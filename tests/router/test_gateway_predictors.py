@@ -125,6 +125,7 @@ def test_a_book_holds_what_is_shipped_and_the_operators_before_it(tmp_path: Path
     (tmp_path / "own.json").write_text(fits.text(fit))
     (tmp_path / "other.json").write_text(fits.text(replace(fit, device_type="my GPU")))
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "binary.json").write_bytes(b"\xf7\x00")
     book = FitBook.open(tmp_path)
     assert book.types == {fit.device_type, "my GPU"}
     assert len(book(fit.device_type).data.runs) == len(fit.data.runs)
