@@ -115,7 +115,9 @@ class NvmlLibrary(NvmlMig):
                 return None
             raise device_error(error.value, "wait_event", "any", str(error)) from error
         uuid = self._call("wait_event", "any", lambda: self._nvml.nvmlDeviceGetUUID(data.device))
-        kind = self._event_kinds()[data.eventType]
+        kind = self._event_kinds().get(data.eventType)
+        if kind is None:
+            return None  # nobody asked for it
         instance = None if data.gpuInstanceId == 0xFFFFFFFF else data.gpuInstanceId
         return DeviceEvent(kind, uuid, data.eventData if kind is EventKind.XID else 0, instance)
 
@@ -182,7 +184,8 @@ class NvmlLibrary(NvmlMig):
         wanted = sum(self._event_kinds())
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            nvml.nvmlDeviceRegisterEvents(handle, wanted & nvml.nvmlDeviceGetSupportedEventTypes(handle), events)
+            if known := wanted & nvml.nvmlDeviceGetSupportedEventTypes(handle):
+                nvml.nvmlDeviceRegisterEvents(handle, known, events)
         return events
 
 

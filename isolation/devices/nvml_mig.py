@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
-from isolation.devices.errors import DeviceUnsupported, NvmlCode, device_error
+from isolation.devices.errors import DeviceBadCall, DeviceGone, DeviceUnsupported, NvmlCode, device_error
 from isolation.devices.library import GpuInstance, MigActivation, MigDevice, MigMode, MigPlacement, MigProfile
 from isolation.devices.nvml_calls import NvmlCalls
 
@@ -147,7 +147,7 @@ class NvmlMig(NvmlCalls):
     def _memory_slices(self, gpu_uuid: str, profile_id: int) -> int:
         try:
             placements = self.mig_placements(gpu_uuid, profile_id)
-        except DeviceUnsupported:  # some drivers tell placements only while MIG is on
+        except (DeviceUnsupported, DeviceBadCall, DeviceGone):  # some drivers tell placements only while MIG is on
             return 0
         return placements[0].size if placements else 0
 

@@ -23,6 +23,7 @@ BINARY = "nvidia-cuda-mps-control"
 _START_TIMEOUT_S = 20.0
 _MAX_SOCKET_PATH = 107  # sun_path of AF_UNIX, without the final zero
 _LONGEST_NAME = len("/control_privileged")
+_NO_STATIC = "this driver's MPS cannot partition SMs statically; use an active-thread percentage"
 
 
 class MpsSlow(DeadlineExceeded):
@@ -149,6 +150,8 @@ class NvidiaMpsControl:
             self._launch()
             # The launcher may return before the daemon has written its number down.
             if not self._soon(self._adopt):
+                if self._static:
+                    raise Unsupported(_NO_STATIC)
                 raise MpsDown(f"the MPS daemon for {self._gpu_uuid} ended at once; see {self._log}/control.log")
 
     def stop(self) -> None:
@@ -205,22 +208,25 @@ class NvidiaMpsControl:
     def _launch(self) -> None:
         # By doing, not by asking: `help` does not reliably name -S. An older binary prints its usage and fails.
         flags = ["-d", "-S"] if self._static else ["-d"]
+        # Into a file: a daemon that keeps its launcher's output open would hold a pipe's reader for ever.
+        said = self._log / "start.log"
         try:
-            done = subprocess.run(
-                [*self._command, *flags],
-                env=self._daemon_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_START_TIMEOUT_S,
-                check=False,
-            )
+            with said.open("wb") as out:
+                done = subprocess.run(
+                    [*self._command, *flags],
+                    env=self._daemon_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    timeout=_START_TIMEOUT_S,
+                    check=False,
+                )
         except subprocess.TimeoutExpired as error:
             raise MpsSlow(f"the MPS daemon for {self._gpu_uuid} took more than {_START_TIMEOUT_S} s") from error
         if done.returncode and self._static:
-            raise Unsupported("this driver's MPS cannot partition SMs statically; use an active-thread percentage")
+            raise Unsupported(_NO_STATIC)
         if done.returncode:
-            text = done.stdout.decode(errors="replace").strip()[-300:]
+            text = said.read_text(errors="replace").strip()[-300:]
             raise MpsDown(f"the MPS daemon for {self._gpu_uuid} does not start: {text}")
 
     def _daemon_environment(self) -> dict[str, str]:
@@ -234,8 +240,7 @@ class NvidiaMpsControl:
         """Takes the daemon that serves our directory for ours, also after a restart of the agent."""
         try:
             pid = int((self._pipe / f"{BINARY}.pid").read_text())
-            wanted = b"CUDA_MPS_PIPE_DIRECTORY=" + os.fsencode(self._pipe)
-            ours = wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            ours = _serves(pid, self._pipe)
         except (OSError, ValueError):
             return False  # no daemon, or a number that now belongs to somebody else's process
         self._daemon = _identity(pid) if ours else None
@@ -276,6 +281,15 @@ class NvidiaMpsControl:
         except subprocess.TimeoutExpired as error:
             raise MpsSlow(f"the MPS daemon for {self._gpu_uuid} did not answer {line!r} in time") from error
         return done.stdout.decode(errors="replace")
+
+
+def _serves(pid: int, pipe: Path) -> bool:
+    wanted = b"CUDA_MPS_PIPE_DIRECTORY=" + os.fsencode(pipe)
+    try:
+        return wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except PermissionError:
+        # A daemon that hides its environment even from its own user: its number stands in a folder that is ours alone.
+        return Path(f"/proc/{pid}/comm").read_text().startswith(BINARY[:15])
 
 
 def _identity(pid: int) -> ProcessIdentity | None:

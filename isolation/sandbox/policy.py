@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,10 @@ _GPU_WRITE = (
     "/dev/nvidia-uvm",
     "/dev/nvidia-uvm-tools",
     "/dev/nvidia-caps",
+    "/dev/nvidia-caps-imex-channels",
+    "/dev/nvidia-modeset",
+    # CUDA names its threads there.
+    "/proc/self/task",
 )
 _OUR_PACKAGES = ("partywall", "node_agent", "isolation")
 
@@ -76,12 +80,14 @@ _OUR_PACKAGES = ("partywall", "node_agent", "isolation")
 def system_policy(device_kind: DeviceKind, environment: Mapping[str, str]) -> SandboxPolicy:
     """What every worker needs: the interpreter, its libraries, our own packages, and the device's nodes.
 
-    Our packages are listed one by one: a checkout beside them may hold a data directory with keys in it.
+    Our packages are listed one by one: a checkout beside them may hold a data directory with keys in it. Other folders
+    on the search path count as libraries where packages were installed into them, as PYTHONPATH or a `.pth` file do.
     """
     packages = [
         Path(file).parent for name in _OUR_PACKAGES if (file := getattr(sys.modules.get(name), "__file__", None))
     ]
-    reads = [Path(sys.prefix), Path(sys.base_prefix), *packages, *map(Path, _LIBRARY_ROOTS), *map(Path, _SYSTEM_FILES)]
+    libraries = [Path(sys.prefix), Path(sys.base_prefix), *installed_folders(sys.path)]
+    reads = [*libraries, *packages, *map(Path, _LIBRARY_ROOTS), *map(Path, _SYSTEM_FILES)]
     writes = [Path("/dev/null")]
     if device_kind is DeviceKind.GPU:
         reads += map(Path, _GPU_READ)
@@ -89,6 +95,11 @@ def system_policy(device_kind: DeviceKind, environment: Mapping[str, str]) -> Sa
         if pipe := environment.get("CUDA_MPS_PIPE_DIRECTORY"):
             writes.append(Path(pipe))
     return SandboxPolicy(tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)))
+
+
+def installed_folders(search_path: Sequence[str]) -> list[Path]:
+    """The folders of a module search path that an installer filled: each has at least one `*.dist-info`."""
+    return [Path(one) for one in search_path if one and next(Path(one).glob("*.dist-info"), None) is not None]
 
 
 def apply(policy: SandboxPolicy, kernel: SandboxKernel) -> tuple[LayerState, ...]:

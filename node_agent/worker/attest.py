@@ -42,6 +42,9 @@ def attest(partition: Partition, device_kind: DeviceKind, layers: Sequence[Layer
 def _device_facts(torch: Any, partition: Partition) -> dict[str, str]:
     """What CUDA shows once it is initialised; empty where it cannot be: the attestation then says what is missing."""
     try:
+        # With a context the MPS daemon counts this process among its clients; asking for properties need not make one.
+        torch.zeros(1, device="cuda:0")
+        torch.cuda.synchronize()
         properties = torch.cuda.get_device_properties(0)
         facts = {"multiprocessors": str(properties.multi_processor_count), "device_uuid": _uuid(properties)}
         if partition.memory_bytes:

@@ -1,0 +1,1 @@
+"""What the checks on hardware share; the commands are `benchmarks/gpu_*.py`."""
