@@ -18,48 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [
-    "aiosqlite",
-    "alembic",
-    "annotated-doc",
-    "asyncio-throttle",
-    "cffi",
-    "click",
-    "cryptography",
-    "execnet",
-    "googleapis-common-protos",
-    "greenlet",
-    "grpcio",
-    "grpcio-health-checking",
-    "grpcio-reflection",
-    "grpcio-status",
-    "hypothesis",
-    "iniconfig",
-    "mako",
-    "markdown-it-py",
-    "markupsafe",
-    "mdurl",
-    "nvidia-ml-py",
-    "packaging",
-    "pluggy",
-    "prometheus-client",
-    "protobuf",
-    "pycparser",
-    "pygments",
-    "pytest",
-    "pytest-asyncio",
-    "pytest-timeout",
-    "pytest-xdist",
-    "rich",
-    "safetensors",
-    "shellingham",
-    "sortedcontainers",
-    "sqlalchemy",
-    "structlog",
-    "typer",
-    "typing-extensions",
-    "uvloop",
-]
+_WANTED = """
+aiosqlite alembic annotated-doc asyncio-throttle cffi click cryptography execnet googleapis-common-protos greenlet
+grpcio grpcio-health-checking grpcio-reflection grpcio-status hypothesis iniconfig mako markdown-it-py markupsafe mdurl
+nvidia-ml-py packaging pluggy prometheus-client protobuf pycparser pygments pytest pytest-asyncio pytest-timeout
+pytest-xdist rich safetensors shellingham sortedcontainers sqlalchemy structlog typer typing-extensions uvloop
+"""
+NAMES = tuple(_WANTED.split())
 _GLIBC = (17, 24, 26, 27, 28, 31, 34)
 """glibc 2.N of the wheels' platforms; pip matches each exactly."""
 _LIMIT_S = 600

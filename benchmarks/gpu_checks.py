@@ -1,8 +1,9 @@
-"""The walls on a real NVIDIA GPU: MPS shares, memory caps, client lists, a killed neighbour, counters, MIG read-only.
+"""The walls on a real NVIDIA GPU: MPS shares, memory caps, client lists, the sandbox, a killed neighbour, counters,
+MIG read-only.
 
 Needs a machine with a GPU, its driver and torch with CUDA; starts an MPS daemon of its own in a private folder, under
-the user who runs it, and changes no setting of the GPU. Writes OUT.json and OUT.md. What it cannot check is listed in
-the page by name.
+the user who runs it, and changes no setting of the GPU. Writes OUT.json and OUT.md after each check. What it cannot
+check is listed in the page by name.
 
     python benchmarks/gpu_checks.py [--gpu 0] [--out docs/results/gpu]
     python benchmarks/gpu_checks.py --pending [--out docs/results/gpu]   the list of what no hardware has seen yet
@@ -21,112 +22,54 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.gpu.daemon import own_daemon
+from benchmarks.gpu.findings import Finding, Report, end_by_signal, guarded
+from benchmarks.gpu.processes import START_S, LineProcess
 from benchmarks.gpu_pending import NEVER, pending_page
 from isolation.devices.library import Gpu, GpuLibrary
 from isolation.devices.nvml import open_nvml
-from isolation.partition.confine import confine_self
 from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import NvidiaMpsControl
+from isolation.partition.mps_control import BINARY, NvidiaMpsControl
 from isolation.partition.partitioner import Observation, WorkerConfinement
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
-from partywall.errors import PartywallError, Unsupported
+from partywall.errors import Unsupported
 
 GIB = 1 << 30
 MEMORY_CAP_BYTES = 4 * GIB
-PROBE_STEP_BYTES = 256 << 20
-END_S = 20.0
+SOON_S = 5.0
 UNDISTURBED = 1.25
 """How much the victim's p99 may grow while its neighbour is killed."""
+CONTRACT_S = 120
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was seen, and whether that is what the wall promises. `ok` None: not available here."""
+class Worker(LineProcess):
+    """A process behind a confinement (`benchmarks/gpu/player.py`); its first line is what it saw."""
 
-    name: str
-    ok: bool | None
-    seen: str
-    data: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, confinement: WorkerConfinement, cap_bytes: int = 0, sandbox: str = "") -> None:
+        options = ["--cap", str(cap_bytes), *(["--sandbox", sandbox] if sandbox else [])]
+        command = [sys.executable, "-m", "benchmarks.gpu.player", json.dumps(asdict(confinement)), *options]
+        super().__init__(command)
+        try:
+            seen = self.answer(START_S)
+            self.layers = seen.pop("layers")
+            self.observed = Observation(pid=self.pid, **seen)
+        except BaseException:
+            self.end(signal.SIGKILL)
+            raise
 
+    def compute(self, seconds: float) -> None:
+        self.say({"seconds": seconds})
 
-class Worker:
-    """A process behind a confinement that talks in lines of JSON; the first line is what it saw."""
-
-    def __init__(self, confinement: WorkerConfinement, cap_bytes: int = 0) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--role", json.dumps(asdict(confinement)), "--cap", str(cap_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-        self.observed = Observation(pid=self.pid, **self.answer())
-
-    def say(self, **message: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a worker ended with {self._process.wait(END_S)} before it answered")
-        return json.loads(line)
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(how)
-        self._process.wait(END_S)
-
-
-def play(confinement: WorkerConfinement, cap_bytes: int) -> None:
-    """A worker's life: confinement, CUDA, what it sees, then batches on request."""
-    confine_self(confinement)
-    import torch
-
-    properties = torch.cuda.get_device_properties(0)
-    got_bytes, refused = probe(torch, cap_bytes) if cap_bytes else (None, None)
-    tell(
-        multiprocessors=properties.multi_processor_count,
-        device_uuid=f"GPU-{properties.uuid}",
-        device_memory_bytes=got_bytes,
-        probe_refused=refused,
-    )
-    torch.cuda.empty_cache()
-    for line in sys.stdin:
-        tell(latencies_ms=multiply(torch, json.loads(line)["seconds"]))
-
-
-def probe(torch: Any, cap_bytes: int) -> tuple[int, bool]:
-    """Takes memory in steps until it is refused, or until clearly more than the cap was granted."""
-    held: list[Any] = []
-    try:
-        while len(held) * PROBE_STEP_BYTES <= cap_bytes * 3 // 2:
-            held.append(torch.empty(PROBE_STEP_BYTES, dtype=torch.uint8, device="cuda"))
-    except torch.cuda.OutOfMemoryError:
-        return len(held) * PROBE_STEP_BYTES, True
-    return len(held) * PROBE_STEP_BYTES, False
-
-
-def multiply(torch: Any, seconds: float) -> list[float]:
-    matrix = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
-    latencies_ms = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begun = time.perf_counter()
-        torch.mm(matrix, matrix)
-        torch.cuda.synchronize()
-        latencies_ms.append((time.perf_counter() - begun) * 1000)
-    return latencies_ms
-
-
-def tell(**message: Any) -> None:
-    print(json.dumps(message), flush=True)
+    def latencies_ms(self) -> list[float]:
+        """Of the last `compute`. RuntimeError: CUDA refused it."""
+        answer = self.answer()
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        found: list[float] = answer["latencies_ms"]
+        return found
 
 
 def p99_ms(latencies_ms: list[float]) -> float:
@@ -139,20 +82,24 @@ class Bench:
     gpu: Gpu
     control: NvidiaMpsControl
     partitioner: MpsPartitioner
+    command: tuple[str, ...]
+    seconds: float
 
     def part(self, name: str, share: int, memory_bytes: int = 0) -> Partition:
         return Partition(name, PartitionKind.MPS, self.gpu.uuid, (), share, memory_bytes)
 
     @contextmanager
-    def worker(self, partition: Partition, **environment: str) -> Iterator[Worker]:
+    def worker(self, partition: Partition, sandbox: str = "", **environment: str) -> Iterator[Worker]:
         given = self.partitioner.prepare(partition)
         changed = WorkerConfinement(environment={**given.environment, **environment})
-        worker = Worker(changed, partition.memory_bytes)
         try:
-            yield worker
+            worker = Worker(changed, partition.memory_bytes, sandbox)
+            try:
+                yield worker
+            finally:
+                self.partitioner.before_kill(partition, worker.pid)
+                worker.end()
         finally:
-            self.partitioner.before_kill(partition, worker.pid)
-            worker.end()
             self.partitioner.release(partition)
 
 
@@ -180,8 +127,8 @@ def check_memory_cap(bench: Bench) -> Iterator[Finding]:
     partition = bench.part("capped", 50, MEMORY_CAP_BYTES)
     with bench.worker(bench.part("neighbour", 50)) as neighbour, bench.worker(partition) as worker:
         verdict = bench.partitioner.attest(partition, worker.observed)
-        neighbour.say(seconds=0.5)
-        alive = len(neighbour.answer()["latencies_ms"]) > 0
+        neighbour.compute(bench.seconds / 8)
+        alive = len(neighbour.latencies_ms()) > 0
         got_bytes = worker.observed.device_memory_bytes
         seen = f"{got_bytes} bytes under a cap of {MEMORY_CAP_BYTES}; {verdict.reasons or 'ok'}"
         yield Finding("memory cap refuses the overrun", verdict.ok and alive, seen)
@@ -195,8 +142,41 @@ def check_clients(bench: Bench) -> Iterator[Finding]:
         strangers = bench.partitioner.strangers()
         yield Finding("client list names the worker", worker.pid in listed, f"clients {listed}, strangers {strangers}")
         bench.control.terminate_client(worker.pid)
-        left = bench.control.clients()
-        yield Finding("terminate_client ends the attachment", worker.pid not in left, f"clients {left}")
+        give_up_s = time.monotonic() + SOON_S
+        while worker.pid in (left := bench.control.clients()) and time.monotonic() < give_up_s:
+            time.sleep(0.1)
+        # A process that stays on the list has lost its contexts all the same: its next work says so.
+        worker.compute(0.1)
+        try:
+            said = f"still made {len(worker.latencies_ms())} products"
+            ended = False
+        except RuntimeError as error:
+            said, ended = str(error), True
+        gone = worker.pid not in left
+        yield Finding("terminate_client ends the attachment", gone or ended, f"clients {left}; afterwards: {said}")
+
+
+def check_sandbox(bench: Bench) -> Iterator[Finding]:
+    """A worker behind the whole sandbox computes and is attested; if it cannot, which layer alone stops it."""
+    partition = bench.part("walled", 50, MEMORY_CAP_BYTES)
+    try:
+        with bench.worker(partition, "all") as worker:
+            verdict = bench.partitioner.attest(partition, worker.observed)
+            worker.compute(bench.seconds / 8)
+            done = len(worker.latencies_ms())
+            seen = f"{done} products behind {worker.layers}; {verdict.reasons or 'attested'}"
+            yield Finding("CUDA behind the sandbox", verdict.ok and done > 0, seen)
+            return
+    except (RuntimeError, TimeoutError) as error:
+        yield Finding("CUDA behind the sandbox", False, str(error))
+    for layer in ("landlock", "not-dumpable"):
+        yield from guarded(f"CUDA behind {layer} alone", lambda one=layer: check_layer(bench, one))  # type: ignore[misc]
+
+
+def check_layer(bench: Bench, layer: str) -> Iterator[Finding]:
+    with bench.worker(bench.part(layer, 50), layer) as worker:
+        worker.compute(0.2)
+        yield Finding(f"CUDA behind {layer} alone", len(worker.latencies_ms()) > 0, "computes")
 
 
 def check_killed_neighbour(bench: Bench) -> Iterator[Finding]:
@@ -205,14 +185,14 @@ def check_killed_neighbour(bench: Bench) -> Iterator[Finding]:
     with bench.worker(victim_part) as victim:
         neighbour = Worker(bench.partitioner.prepare(neighbour_part))
         try:
-            neighbour.say(seconds=30.0)
-            victim.say(seconds=4.0)
-            before_ms = p99_ms(victim.answer()["latencies_ms"])
-            victim.say(seconds=6.0)
-            time.sleep(1.0)  # in the middle of both computing
+            neighbour.compute(8 * bench.seconds)
+            victim.compute(bench.seconds)
+            before_ms = p99_ms(victim.latencies_ms())
+            victim.compute(1.5 * bench.seconds)
+            time.sleep(bench.seconds / 4)  # in the middle of both computing
         finally:
             neighbour.end(signal.SIGKILL)
-        during_ms = p99_ms(victim.answer()["latencies_ms"])
+        during_ms = p99_ms(victim.latencies_ms())
         bench.partitioner.release(neighbour_part)
     data = {"p99_before_ms": before_ms, "p99_during_ms": during_ms}
     calm = during_ms <= before_ms * UNDISTURBED
@@ -229,9 +209,11 @@ def check_counters(bench: Bench) -> Iterator[Finding]:
     except Unsupported as error:
         yield Finding("GPM counters", None, error.message)
         return
-    time.sleep(0.3)  # the counters' own interval
-    reading = counters.read()
-    counters.close()
+    try:
+        time.sleep(0.3)  # the counters' own interval
+        reading = counters.read()
+    finally:
+        counters.close()
     values = {counter.name.lower(): value for counter, value in reading.values.items()}
     yield Finding("GPM counters", bool(values), f"{len(values)} counters as uid {os.getuid()}", values)
 
@@ -241,15 +223,32 @@ def check_mig_reads(bench: Bench) -> Iterator[Finding]:
     if not bench.gpu.mig_capable:
         yield Finding("MIG profiles", None, "this GPU has no MIG")
         return
+    mode = bench.library.mig_mode(bench.gpu.uuid)
+    yield Finding("MIG mode read", True, f"current {mode.current}, pending {mode.pending}")
     profiles = bench.library.mig_profiles(bench.gpu.uuid)
     seen = ", ".join(f"{p.name}: enum {p.enum}, id {p.id}, {p.multiprocessors} SMs" for p in profiles)
     wrong = [p.name for p in profiles if {0: 19, 1: 14, 2: 9, 3: 5, 4: 0, 9: 15}.get(p.enum, p.id) != p.id]
     yield Finding("MIG profiles have the ids of our table", not wrong and bool(profiles), seen, {"wrong": wrong})
 
 
+def check_driver(bench: Bench) -> Iterator[Finding]:
+    """Inventory, memory, power and processes, with a worker on the GPU."""
+    gpu = bench.gpu
+    facts = f"{gpu.name}, {gpu.multiprocessors} SMs, {gpu.memory_bytes >> 20} MiB, {gpu.compute_capability}"
+    with bench.worker(bench.part("seen", 50)) as worker:
+        worker.compute(bench.seconds / 8)
+        worker.latencies_ms()
+        memory, power = bench.library.memory(gpu.uuid), bench.library.power(gpu.uuid)
+        listed = {one.pid: one.kind.value for one in bench.library.processes(gpu.uuid)}
+    plausible = 0 < memory.used_bytes < memory.total_bytes and power.draw_mw > 0 and gpu.multiprocessors > 0
+    seen = f"{facts}; {memory.used_bytes >> 20} MiB used; {power.draw_mw} of {power.limit_mw} mW; processes {listed}"
+    yield Finding("driver: inventory, memory, power", plausible, seen)
+    yield Finding("driver lists the worker as an MPS client", listed.get(worker.pid) == "mps", str(listed))
+
+
 def check_static(bench: Bench, directory: Path) -> Iterator[Finding]:
     """Static SM partitions, by doing."""
-    control = NvidiaMpsControl(bench.gpu.uuid, directory / "s", static=True)
+    control = NvidiaMpsControl(bench.gpu.uuid, directory / "s", bench.command, static=True, query_timeout_s=SOON_S)
     try:
         control.start()
     except Unsupported as error:
@@ -265,16 +264,20 @@ def check_static(bench: Bench, directory: Path) -> Iterator[Finding]:
 
 def check_contract() -> Iterator[Finding]:
     """The suites of the seams, with the real sides among their parameters."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/isolation"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    yield Finding("contract suites on hardware", done.returncode == 0, done.stdout.strip().splitlines()[-1])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/isolation"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=CONTRACT_S, check=False)
+    last = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
+    yield Finding("contract suites on hardware", done.returncode == 0, last)
 
 
 def findings(bench: Bench, directory: Path) -> Iterator[Finding]:
+    """All checks, the ones that the others rest on first."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("shares", lambda: check_shares(bench)),
-        ("fall-through", lambda: check_fall_through(bench)),
+        ("driver", lambda: check_driver(bench)),
+        ("sandbox", lambda: check_sandbox(bench)),
         ("memory cap", lambda: check_memory_cap(bench)),
+        ("fall-through", lambda: check_fall_through(bench)),
         ("clients", lambda: check_clients(bench)),
         ("killed neighbour", lambda: check_killed_neighbour(bench)),
         ("counters", lambda: check_counters(bench)),
@@ -283,19 +286,7 @@ def findings(bench: Bench, directory: Path) -> Iterator[Finding]:
         ("contract", check_contract),
     ]
     for name, check in checks:
-        try:
-            yield from check()
-        except (PartywallError, RuntimeError, subprocess.TimeoutExpired) as error:
-            yield Finding(name, False, f"{type(error).__name__}: {error}")
-
-
-def as_page(gpu: Gpu, found: list[Finding]) -> str:
-    words = {True: "ok", False: "**failed**", None: "not available"}
-    rows = [f"| {f.name} | {words[f.ok]} | {f.seen.replace('|', '/')} |" for f in found]
-    head = ["# Walls on hardware", "", f"Made by `benchmarks/gpu_checks.py` on {gpu.name}, {gpu.multiprocessors} SMs."]
-    table = ["", "| check | result | seen |", "| --- | --- | --- |", *rows]
-    rest = ["", "Not checked on hardware:", "", *(f"- {name}" for name in NEVER), ""]
-    return "\n".join([*head, *table, *rest])
+        yield from guarded(name, check)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -303,12 +294,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/gpu"), help="writes OUT.json and OUT.md")
     parser.add_argument("--pending", action="store_true", help="only the page of what has not run on hardware")
-    parser.add_argument("--role", help=argparse.SUPPRESS)
-    parser.add_argument("--cap", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
-    if arguments.role:
-        play(WorkerConfinement(**json.loads(arguments.role)), arguments.cap)
-        return 0
+    end_by_signal()
     if arguments.pending:
         arguments.out.with_suffix(".md").write_text(pending_page())
         return 0
@@ -316,22 +303,30 @@ def main(given: Sequence[str] | None = None) -> int:
     if library is None or not library.gpus():
         print("no NVIDIA GPU on this machine; nothing was checked and nothing written", file=sys.stderr)
         return 2
-    gpu = library.gpus()[arguments.gpu]
+    with library:
+        return run(library, library.gpus()[arguments.gpu], arguments.out)
+
+
+def run(library: GpuLibrary, gpu: Gpu, out: Path, command: Sequence[str] = (BINARY,), seconds: float = 4.0) -> int:
+    """All checks on one GPU; answers the exit status.
+
+    Args:
+        library: The driver.
+        gpu: Which GPU.
+        out: The page's path without its ending.
+        command: The MPS control binary.
+        seconds: How long a load lasts.
+    """
     device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        control = NvidiaMpsControl(gpu.uuid, Path(folder))
-        try:
-            bench = Bench(library, gpu, control, MpsPartitioner(device, control, library))
-            found = list(findings(bench, Path(folder)))
-        finally:
-            control.stop()
-            library.close()
-    page = as_page(gpu, found)
-    print(page)
-    arguments.out.with_suffix(".md").write_text(page)
-    result = {"gpu": asdict(gpu), "findings": [asdict(f) for f in found], "not_checked": NEVER}
-    arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    return 1 if any(f.ok is False for f in found) else 0
+    made_by = f"Made by `benchmarks/gpu_checks.py` on {gpu.name}, {gpu.multiprocessors} SMs."
+    closing = ["", "Not checked on hardware:", "", *(f"- {name}" for name in NEVER), ""]
+    facts = {"gpu": asdict(gpu), "not_checked": NEVER}
+    report = Report("Walls on hardware", made_by, out, facts, closing)
+    with tempfile.TemporaryDirectory(prefix="pw") as folder, own_daemon(gpu.uuid, Path(folder), command) as control:
+        bench = Bench(library, gpu, control, MpsPartitioner(device, control, library), tuple(command), seconds)
+        for finding in findings(bench, Path(folder)):
+            report.add(finding)
+    return report.status
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Needs a GPU with its driver, the MPS control daemon and torch with CUDA. Each check stands by itself: one that fails or
 is not possible here is named so, and the others go on. `--simulate h100` runs the same checks over a simulated GPU
-(models on the CPU): that tries this file, not a GPU, and the page says so. Writes OUT.json and OUT.md.
+(models on the CPU): that tries this file, not a GPU, and the page says so. Writes OUT.json and OUT.md after each check.
 
     python benchmarks/gpu_live.py [--seconds 4] [--simulate MODEL] [--out docs/results/gpu-live]
 """
@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ from safetensors.numpy import save_file
 
 import partywall
 from benchmarks.dataplane.servers import CLI, run_cli, started
+from benchmarks.gpu.daemon import own_daemon
+from benchmarks.gpu.findings import Finding, Report, end_by_signal, guarded
 from isolation.devices.cpu import cpu_device
 from isolation.devices.nvml import open_nvml
 from isolation.partition.assembly import MPS_BINARY
 from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import NvidiaMpsControl
 from isolation.partition.partitioner import Partitioner
 from node_agent.zygote.client import ZygoteClient
 from partywall.client.retry import RetryPolicy
@@ -50,16 +51,6 @@ UNDISTURBED = 1.25
 READY_S, EIGHT_S = 0.4, 1.5
 STARTS, AT_ONCE = 7, 8
 SETTLE_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check. `ok` None: not possible here."""
-
-    name: str
-    ok: bool | None
-    seen: str
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +167,16 @@ def check_kill(live: Live) -> Finding:
 
 def check_zygote(folder: Path, simulated: bool) -> Finding:
     """Time from the wish for a worker to its attested wall, one at a time and eight at once."""
-    control: NvidiaMpsControl | None = None
     if simulated:
         device = cpu_device()
-        partitioner: Partitioner = CpusetPartitioner(device)
+        one_s, eight_s = asyncio.run(_starts(device, CpusetPartitioner(device)))
     else:
         library = open_nvml()
         assert library is not None
-        gpu = library.gpus()[0]
-        device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
-        control = NvidiaMpsControl(gpu.uuid, folder / "z")
-        partitioner = MpsPartitioner(device, control, library)
-    try:
-        one_s, eight_s = asyncio.run(_starts(device, partitioner))
-    finally:
-        if control is not None:
-            control.stop()
+        with library, own_daemon(library.gpus()[0].uuid, folder / "z") as control:
+            gpu = library.gpus()[0]
+            device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
+            one_s, eight_s = asyncio.run(_starts(device, MpsPartitioner(device, control, library)))
     seen = f"ready in {one_s:.3f} s, {AT_ONCE} at once in {eight_s:.3f} s"
     ok = one_s <= READY_S and eight_s <= EIGHT_S
     return Finding("workers from the zygote", ok, seen, {"ready_s": one_s, "eight_at_once_s": eight_s})
@@ -264,35 +249,27 @@ def _weights(folder: Path) -> None:
 
 def findings(folder: Path, seconds: float, simulate: str) -> Iterator[Finding]:
     """All checks; whatever one of them raises is its finding."""
+    yield from guarded("workers from the zygote", lambda: iter([check_zygote(folder, bool(simulate))]))
+    yield from guarded("the instance", lambda: served(folder, seconds, simulate))
+
+
+def served(folder: Path, seconds: float, simulate: str) -> Iterator[Finding]:
+    """What needs a running instance."""
+    checks: list[tuple[str, Callable[[Live], Finding]]] = [
+        ("served at 25/75", lambda live: check_shares(live, {"one": 25, "two": 75})),
+        ("resized under load", check_resize),
+        ("served at 50/50", lambda live: check_shares(live, {"one": 50, "two": 50})),
+        ("killed mid-batch", check_kill),
+    ]
     try:
         with instance(folder, seconds, simulate) as live:
-            checks: list[tuple[str, Callable[[], Finding]]] = [
-                ("served at 25/75", lambda: check_shares(live, {"one": 25, "two": 75})),
-                ("resized under load", lambda: check_resize(live)),
-                ("served at 50/50", lambda: check_shares(live, {"one": 50, "two": 50})),
-                ("killed mid-batch", lambda: check_kill(live)),
-            ]
             for name, check in checks:
-                yield _guarded(name, check)
+                yield from guarded(name, lambda one=check: iter([one(live)]))  # type: ignore[misc]
     except Exception as error:
         log = folder / "up.log"
-        tail = log.read_text()[-1500:] if log.exists() else ""
+        tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+        print(tail, file=sys.stderr)
         yield Finding("the instance", False, f"{type(error).__name__}: {error}", {"log": tail})
-    yield _guarded("workers from the zygote", lambda: check_zygote(folder, bool(simulate)))
-
-
-def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
-    try:
-        return check()
-    except Exception as error:
-        return Finding(name, False, f"{type(error).__name__}: {error}")
-
-
-def as_page(what: str, found: list[Finding]) -> str:
-    words = {True: "pass", False: "**fail**", None: "skipped"}
-    rows = [f"| {f.name} | {words[f.ok]} | {f.seen.replace('|', '/')} |" for f in found]
-    head = ["# The agent's road on a GPU", "", f"Made by `benchmarks/gpu_live.py` on {what}.", ""]
-    return "\n".join([*head, "| check | result | seen |", "| --- | --- | --- |", *rows, ""])
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -301,6 +278,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--simulate", default="", metavar="MODEL", help="a simulated GPU: tries this file, not a GPU")
     parser.add_argument("--out", type=Path, default=None, help="writes OUT.json and OUT.md")
     arguments = parser.parse_args(given)
+    end_by_signal()
     what = f"a SIMULATED {arguments.simulate}: no statement about any GPU"
     if not arguments.simulate:
         library = open_nvml()
@@ -312,15 +290,13 @@ def main(given: Sequence[str] | None = None) -> int:
         if shutil.which(MPS_BINARY) is None:
             print(f"{MPS_BINARY} is not installed; shares need it", file=sys.stderr)
             return 2
+    report = Report(
+        "The agent's road on a GPU", f"Made by `benchmarks/gpu_live.py` on {what}.", arguments.out, {"on": what}
+    )
     with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        found = list(findings(Path(folder), arguments.seconds, arguments.simulate))
-    page = as_page(what, found)
-    print(page)
-    if arguments.out:
-        arguments.out.with_suffix(".md").write_text(page)
-        result = {"on": what, "findings": [asdict(f) for f in found]}
-        arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    return 1 if any(f.ok is False for f in found) else 0
+        for finding in findings(Path(folder), arguments.seconds, arguments.simulate):
+            report.add(finding)
+    return report.status
 
 
 if __name__ == "__main__":

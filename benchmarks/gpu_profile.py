@@ -2,10 +2,11 @@
 `partywall profile` of a served network.
 
 Needs a GPU and torch with CUDA. Every check stands by itself: one that fails or is not possible here is named so, and
-the others go on. Two probes at once are behind MPS shares where an MPS daemon answers, and time-sliced otherwise; the
-page says which. Writes OUT.json and OUT.md; changes no setting of the GPU.
+the others go on. Two probes at once are behind shares of an MPS daemon started for them where its binary is installed,
+and time-sliced otherwise; the page says which. Writes OUT.json and OUT.md after each check; changes no setting of the
+GPU.
 
-    python benchmarks/gpu_profile.py [--seconds 0.5] [--repeats 7] [--out docs/results/gpu-profile]
+    python benchmarks/gpu_profile.py [--seconds 0.4] [--repeats 5] [--out docs/results/gpu-profile]
 """
 
 from __future__ import annotations
@@ -13,74 +14,72 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from benchmarks import served_profile
+from benchmarks.gpu.daemon import own_daemon
+from benchmarks.gpu.findings import Finding, Report, end_by_signal, guarded
+from benchmarks.gpu.processes import START_S, LineProcess
+from isolation.devices.nvml import open_nvml
 from isolation.interference.probes import DutyCycle, Progress, calibrate
 from isolation.interference.probes_cuda import CUDA_RESOURCES, make_cuda_load
 from isolation.interference.rounds import relative_spread
+from isolation.partition.mps_control import BINARY
 from partywall.domain.profiles import ProbeSetting, Resource
-from partywall.errors import PartywallError, Unavailable
 
 STEADY = 0.05
 """Distance between the quartiles of a probe's unit / its median, alone."""
 SHARE_PERCENT = 50
-_ANSWER_LIMIT = 1 << 16
+PAIRED = (Resource.DRAM, Resource.L2, Resource.POWER)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check. `ok` None: not possible here."""
+class Probe(LineProcess):
+    """A probe in a process of its own; presses when told to. `ready` first: starting takes seconds."""
 
-    name: str
-    ok: bool | None
-    seen: str
+    def __init__(self, resource: Resource, environment: Mapping[str, str]) -> None:
+        super().__init__([sys.executable, __file__, "--role", resource.value], {**os.environ, **environment})
 
-
-class Probe:
-    """A probe in a process of its own, at half of the GPU where MPS is there; presses when told to."""
-
-    def __init__(self, resource: Resource) -> None:
-        share = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(SHARE_PERCENT)}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--role", resource.value],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **share},
-        )
-        self._read()
+    def ready(self) -> None:
+        self.answer(START_S)
 
     def press(self, seconds: float) -> None:
-        """Begins; `answer` waits for the end."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
+        """Begins; `progress` waits for the end."""
+        self.say(seconds)
 
-    def answer(self) -> Progress:
-        return Progress(**self._read())
+    def progress(self) -> Progress:
+        return Progress(**self.answer())
 
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline(_ANSWER_LIMIT)
-        if not line:
-            raise Unavailable(f"a probe's process ended with {self._process.wait(20)}; its error stands above")
-        found: dict[str, Any] = json.loads(line)
-        return found
+@contextmanager
+def probes(resources: Sequence[Resource], environment: Mapping[str, str]) -> Iterator[list[Probe]]:
+    """All of them, started side by side."""
+    with ExitStack() as stack:
+        made = []
+        for resource in resources:
+            made.append(Probe(resource, environment))
+            stack.callback(made[-1].end)
+        yield made
+
+
+@contextmanager
+def shares() -> Iterator[dict[str, str]]:
+    """What puts a process behind half of the GPU: a daemon of our own, for as long as this lasts. Empty: none here."""
+    library = open_nvml()
+    if library is None or shutil.which(BINARY) is None:
+        yield {}
+        return
+    with library, tempfile.TemporaryDirectory(prefix="pw") as folder:
+        uuid = library.gpus()[0].uuid
+        with own_daemon(uuid, Path(folder)) as control:
+            control.start()
+            share = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(SHARE_PERCENT)}
+            yield {**share, "CUDA_MPS_PIPE_DIRECTORY": str(control.pipe_directory), "CUDA_VISIBLE_DEVICES": uuid}
 
 
 def serve(resource: Resource) -> int:
@@ -92,42 +91,58 @@ def serve(resource: Resource) -> int:
     return 0
 
 
-def check_alone(resource: Resource, seconds: float, repeats: int) -> Finding:
+def check_alone(probe: Probe, resource: Resource, seconds: float, repeats: int) -> Finding:
     """Runs, and repeats within `STEADY`."""
-    probe = Probe(resource)
-    try:
-        windows = []
-        for _ in range(repeats + 1):
-            probe.press(seconds)
-            windows.append(probe.answer())
-    finally:
-        probe.close()
+    probe.ready()
+    windows = []
+    for _ in range(repeats + 1):
+        probe.press(seconds)
+        windows.append(probe.progress())
     kept = windows[1:]
     found = calibrate(ProbeSetting(resource), kept)
     spread = relative_spread([w.unit_ms for w in kept])
     seen = f"{found.unit_ms:.3f} ms a unit, quartiles {spread:.1%} apart, {found.spread:.1%} from least to most"
-    return Finding(f"{resource.value} alone", spread <= STEADY, seen)
+    return Finding(f"{resource.value} alone", spread <= STEADY, seen, {"unit_ms": [w.unit_ms for w in kept]})
 
 
-def check_pair(ours: Resource, theirs: Resource, seconds: float, repeats: int) -> Finding:
+def check_pair(name: str, one: Probe, other: Probe, seconds: float, repeats: int, behind: str) -> Finding:
     """Interleaved rounds of alone and beside: that both make progress. The slowdowns are data, not a verdict."""
-    one, other = Probe(ours), Probe(theirs)
     ratios: list[float] = []
-    try:
-        for _ in range(repeats):
-            one.press(seconds)
-            alone = one.answer().unit_ms
-            one.press(seconds)
-            other.press(seconds)
-            ratios.append(one.answer().unit_ms / alone)
-            other.answer()
-    finally:
-        one.close()
-        other.close()
+    for _ in range(repeats):
+        one.press(seconds)
+        alone = one.progress().unit_ms
+        one.press(seconds)
+        other.press(seconds)
+        ratios.append(one.progress().unit_ms / alone)
+        other.progress()
     middle = sorted(ratios)[len(ratios) // 2]
-    behind = "MPS" if mps_answers() else "time slicing"
-    seen = f"slows {middle:.2f} times beside {theirs.value} ({behind}), quartiles {relative_spread(ratios):.1%} apart"
-    return Finding(f"{ours.value} beside {theirs.value}", middle > 0, seen)
+    seen = f"slowed {middle:.2f} times ({behind}), quartiles {relative_spread(ratios):.1%} apart"
+    return Finding(name, middle > 0, seen, {"ratios": ratios})
+
+
+def all_alone(seconds: float, repeats: int) -> Iterator[Finding]:
+    """Each probe by itself on the whole GPU; the others wait in their processes."""
+    with probes(CUDA_RESOURCES, {}) as made:
+        for resource, probe in zip(CUDA_RESOURCES, made, strict=True):
+            name = f"{resource.value} alone"
+            yield from guarded(name, lambda p=probe, r=resource: iter([check_alone(p, r, seconds, repeats)]))  # type: ignore[misc]
+
+
+def all_pairs(seconds: float, repeats: int) -> Iterator[Finding]:
+    """Every pair of `PAIRED`, each side in a process of its own that stays for all pairs."""
+    with shares() as environment, probes(PAIRED * 2, environment) as made:
+        for probe in made:
+            probe.ready()
+        ours, theirs = made[: len(PAIRED)], made[len(PAIRED) :]
+        behind = f"MPS, {SHARE_PERCENT} % each" if environment else "time slicing"
+        for r, one in zip(PAIRED, ours, strict=True):
+            for s, other in zip(PAIRED, theirs, strict=True):
+                name = f"{r.value} beside {s.value}"
+
+                def pair(n: str = name, a: Probe = one, b: Probe = other) -> Iterator[Finding]:
+                    yield check_pair(n, a, b, seconds, repeats, behind)
+
+                yield from guarded(name, pair)
 
 
 def check_served() -> Finding:
@@ -142,22 +157,6 @@ def check_served() -> Finding:
     return Finding("partywall profile", bool(record["complete"] and on_gpu), seen)
 
 
-def mps_answers() -> bool:
-    """Whether an MPS daemon is there for processes of this user."""
-    pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - the driver's own default
-    return (pipe / "control").exists()
-
-
-def guarded(name: str, check: Callable[[], Finding]) -> Finding:
-    """A check that fails on the way is a finding too."""
-    try:
-        return check()
-    except PartywallError as error:
-        return Finding(name, False, error.message)
-    except Exception as failure:
-        return Finding(name, False, f"{type(failure).__name__}: {failure}")
-
-
 def no_cuda() -> str | None:
     """Why nothing can be checked here; None: it can."""
     try:
@@ -169,37 +168,21 @@ def no_cuda() -> str | None:
     return None
 
 
-def measure(seconds: float, repeats: int, say: Callable[[str], None]) -> list[Finding]:
+def findings(seconds: float, repeats: int) -> Iterator[Finding]:
     """All checks."""
-    findings = []
-    for resource in CUDA_RESOURCES:
-        name = f"{resource.value} alone"
-        say(name)
-        findings.append(guarded(name, lambda r=resource: check_alone(r, seconds, repeats)))  # type: ignore[misc]
-    for ours in (Resource.DRAM, Resource.L2, Resource.POWER):
-        for theirs in (Resource.DRAM, Resource.L2, Resource.POWER):
-            name = f"{ours.value} beside {theirs.value}"
-            say(name)
-            findings.append(guarded(name, lambda a=ours, b=theirs: check_pair(a, b, seconds, repeats)))  # type: ignore[misc]
-    say("partywall profile")
-    findings.append(guarded("partywall profile", check_served))
-    return findings
-
-
-def write(findings: Sequence[Finding], out: Path) -> None:
-    """OUT.json and OUT.md."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps([asdict(f) for f in findings], indent=2) + "\n")
-    word = {True: "pass", False: "fail", None: "skipped"}
-    rows = "\n".join(f"| {f.name} | {word[f.ok]} | {f.seen} |" for f in findings)
-    text = f"# The profiler's probes on a GPU\n\n| check | | seen |\n| --- | --- | --- |\n{rows}\n"
-    out.with_suffix(".md").write_text(text)
+    parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("probes alone", lambda: all_alone(seconds, repeats)),
+        ("probes in pairs", lambda: all_pairs(seconds, repeats)),
+        ("partywall profile", lambda: iter([check_served()])),
+    ]
+    for name, part in parts:
+        yield from guarded(name, part)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of one window")
-    parser.add_argument("--repeats", type=int, default=7, help="windows or rounds of each check")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0.4, help="length of one window")
+    parser.add_argument("--repeats", type=int, default=5, help="windows or rounds of each check")
     parser.add_argument("--out", type=Path, help="where OUT.json and OUT.md go; without it they are only printed")
     parser.add_argument("--role", choices=[r.value for r in CUDA_RESOURCES], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -208,12 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (why := no_cuda()) is not None:
         print(why, file=sys.stderr)
         return 2
-    findings = measure(options.seconds, options.repeats, lambda text: print(text, file=sys.stderr, flush=True))
-    for finding in findings:
-        print(f"{ {True: 'pass', False: 'FAIL', None: 'skip'}[finding.ok] }  {finding.name}: {finding.seen}")
-    if options.out is not None:
-        write(findings, options.out)
-    return 1 if any(f.ok is False for f in findings) else 0
+    end_by_signal()
+    report = Report("The profiler's probes on a GPU", "Made by `benchmarks/gpu_profile.py`.", options.out)
+    for finding in findings(options.seconds, options.repeats):
+        report.add(finding)
+    return report.status
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from partywall.errors import PartywallError
 
 
 @contextmanager
-def own_daemon(gpu_uuid: str, folder: Path) -> Iterator[NvidiaMpsControl]:
+def own_daemon(gpu_uuid: str, folder: Path, command: Sequence[str] = (BINARY,)) -> Iterator[NvidiaMpsControl]:
     """The control; nothing runs until somebody starts it."""
-    control = NvidiaMpsControl(gpu_uuid, folder)
+    control = NvidiaMpsControl(gpu_uuid, folder, command)
     try:
         yield control
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +33,11 @@ def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield Finding(name, False, error.message)
     except Exception as failure:
         yield Finding(name, False, f"{type(failure).__name__}: {failure}")
+
+
+def end_by_signal() -> None:
+    """SIGTERM becomes an exit: what stands in `finally` is done, an MPS daemon of ours ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 class Report:

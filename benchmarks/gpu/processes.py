@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class LineProcess:
             start_new_session=True,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -68,6 +70,11 @@ class LineProcess:
         if self._status() is None:
             os.killpg(self.pid, signal.SIGKILL)
             self._status()
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        # A child of the child's may hold the other end of standard output: then the reader goes with this process.
+        self._reader.join(1.0)
 
     def _status(self) -> int | None:
         try:
@@ -77,8 +84,9 @@ class LineProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            # What a library prints on the way is not an answer.
-            if line.lstrip().startswith(("{", "[")):
-                self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                # What a library prints on the way is not an answer.
+                if line.lstrip().startswith(("{", "[")):
+                    self._lines.put(line)
         self._lines.put(None)

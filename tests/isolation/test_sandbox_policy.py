@@ -11,6 +11,7 @@ import node_agent
 from isolation.sandbox import Layer, SandboxPolicy, SimulatedKernel, apply, ruleset_for_abi, scrub_environment
 from isolation.sandbox import system_policy as make_system_policy
 from isolation.sandbox.landlock import READ, WRITE, FileRight
+from isolation.sandbox.policy import installed_folders
 from partywall.domain.fleet import DeviceKind
 from partywall.errors import Unsupported
 
@@ -98,6 +99,13 @@ def test_system_policy_opens_gpu_nodes_to_gpu_workers_only() -> None:
     gpu = make_system_policy(DeviceKind.GPU, {"CUDA_MPS_PIPE_DIRECTORY": "/run/mps-0"})
     assert cpu.write_paths == (Path("/dev/null"),)
     assert {Path("/dev/nvidiactl"), Path("/run/mps-0")} <= set(gpu.write_paths)
+
+
+def test_folders_of_the_search_path_are_libraries_where_something_was_installed_into_them(tmp_path: Path) -> None:
+    installed, plain = tmp_path / "site", tmp_path / "checkout"
+    (installed / "structlog-26.1.0.dist-info").mkdir(parents=True)
+    plain.mkdir()
+    assert installed_folders(["", str(installed), str(plain), str(tmp_path / "gone")]) == [installed]
 
 
 def test_system_policy_does_not_open_the_checkout() -> None:

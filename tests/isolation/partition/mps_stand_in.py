@@ -2,7 +2,8 @@
 
 State is a folder of files, so that tests can play clients: `client_PID` is one, `server` holds the server's number,
 `state` its state; while `hang` exists no answer comes. With STAND_IN_STATIC=1 it has static SM partitions, 16 chunks of
-them; with STAND_IN_BROKEN=1 it does not start.
+them; with STAND_IN_BROKEN=1 it does not start; with STAND_IN_HOLDS=1 the daemon keeps its launcher's output open; with
+STAND_IN_FRIENDLY=1 the usage that it prints instead of starting counts as success.
 """
 
 import os
@@ -17,7 +18,7 @@ NAME = "nvidia-cuda-mps-control"
 def daemon(pipe: Path) -> int:
     if "-S" in sys.argv and "STAND_IN_STATIC" not in os.environ:
         print("usage: nvidia-cuda-mps-control [-d | -f | -v]")
-        return 1
+        return 0 if "STAND_IN_FRIENDLY" in os.environ else 1
     if "STAND_IN_BROKEN" in os.environ:
         print("Failed to start MPS control daemon")
         return 1
@@ -25,7 +26,7 @@ def daemon(pipe: Path) -> int:
     if child == 0:
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
-        for stream in range(3):
+        for stream in range(1 if "STAND_IN_HOLDS" in os.environ else 3):
             os.dup2(null, stream)
         # /proc/PID/environ shows what a process was started with, so it is started anew.
         os.execv(sys.executable, [sys.executable, __file__, "serve"])  # noqa: S606

@@ -146,6 +146,22 @@ def test_an_old_binary_has_no_static_partitions(tmp_path: Path) -> None:
         real_control(tmp_path, static=True).start()
 
 
+def test_an_old_binary_whose_usage_is_no_error_has_none_either(tmp_path: Path) -> None:
+    environment = {**os.environ, "STAND_IN_FRIENDLY": "1"}
+    command = [sys.executable, str(STAND_IN)]
+    control = NvidiaMpsControl("GPU-1", tmp_path, command, True, environment, query_timeout_s=0.2)
+    with pytest.raises(Unsupported, match="active-thread percentage"):
+        control.start()
+
+
+def test_a_daemon_that_keeps_its_launchers_output_open_starts_all_the_same(tmp_path: Path) -> None:
+    environment = {**os.environ, "STAND_IN_HOLDS": "1"}
+    control = NvidiaMpsControl("GPU-1", tmp_path, [sys.executable, str(STAND_IN)], environment=environment)
+    control.start()
+    assert control.alive()
+    control.stop()
+
+
 def test_static_partitions_are_made_and_taken_down_by_name(tmp_path: Path) -> None:
     command = [sys.executable, str(STAND_IN)]
     environment = {**os.environ, "STAND_IN_STATIC": "1"}
