@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -23,12 +23,10 @@ from router.control.kinds import Kind
 from router.control.membership import Membership
 from router.control.neighbourhood import Neighbourhood
 from router.control.pki import Authority
-from router.control.planning import LivePlanner
 from router.control.profile_book import ProfileBook
 from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
 from router.control.reconcile import Reconciler
-from router.control.regrouping import Regrouping
 from router.control.removal import Remover
 from router.control.setup import (
     DataDir,
@@ -54,15 +52,12 @@ from router.gateway.throttle import Limits, Throttle
 from router.gateway.waking import Waker
 from router.link_identity import LinkIdentity
 from router.parts import Parts
+from router.planners import live_planner
 from router.policy.hedging import HedgeLimits
 from router.policy.placement import Operator
-from router.policy.regroup import Regrouper, RegroupLimits
 from router.policy.routing import RoutingLimits
-from router.policy.scaling import ScalingLimits
-from router.policy.triggers import TriggerSettings
 from router.processes.shared_slowdowns import FollowersSlowdowns, LeadersSlowdowns
 from router.processes.siblings import Siblings
-from router.processes.tally import Tally
 from router.residency import Residency
 from router.settings import RouterSettings
 
@@ -198,7 +193,7 @@ async def build(settings: RouterSettings) -> Parts:
         profiles,
         slowdowns,
         shared,
-        _planner(settings, reconciler, siblings, profiles.measuring),
+        live_planner(settings, reconciler, siblings, profiles.measuring, profile_book),
     )
 
 
@@ -214,32 +209,6 @@ def _throttle(settings: RouterSettings, clock: Clock) -> Limits | None:
     if rank.folder is None:
         return Throttle(clock)
     return SharedThrottle(clock, QuotaBook(rank.folder, rank.index, rank.count))
-
-
-def _planner(
-    settings: RouterSettings, reconciler: Reconciler | None, siblings: Siblings, measuring: Callable[[str], bool]
-) -> LivePlanner | None:
-    """In the leading process, by what all of them counted."""
-    if reconciler is None or not settings.metrics:
-        return None
-    tally = Tally(siblings.totals)
-    limits = ScalingLimits(most=settings.max_replicas, triggers=TriggerSettings(hold_s=settings.merge_after_s))
-    return LivePlanner(
-        reconciler.scene,
-        tally,
-        limits,
-        reconciler.kick,
-        apply=settings.planner,
-        refresh=tally.refresh,
-        idle_s=settings.idle_s,
-        regrouping=Regrouping(
-            reconciler.scene,
-            reconciler.manoeuvres,
-            Regrouper(RegroupLimits(hold_s=settings.merge_after_s)),
-            apply=settings.planner and settings.regroup,
-            measuring=measuring,
-        ),
-    )
 
 
 def _shared_slowdowns(

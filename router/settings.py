@@ -74,6 +74,8 @@ class RouterSettings:
     """Give models more replicas when they need them, and take them away again."""
     regroup: bool = True
     """Move models apart that cost each other their objectives, and together where that frees a device."""
+    reshare: bool = True
+    """Give replicas larger shares when theirs are too small, and smaller ones when somebody can use the rest."""
     max_replicas: int = 4
     """Of one model."""
     merge_after_s: float = 120.0

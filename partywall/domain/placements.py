@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from partywall.domain.fleet import Partition
+
+
+class ShareBy(enum.StrEnum):
+    """Who chose the share of a placement's partition."""
+
+    DEFAULT = ""
+    """The manifest, or nobody: what a newcomer gets."""
+    OPERATOR = "operator"
+    PLANNER = "planner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +26,8 @@ class Placement:
     Attributes:
         replaces: The placement whose work this one takes over; empty: none. That one stands until this one serves.
         parked: It serves nobody; its worker keeps the weights, so that the version comes back without a load.
+        share_by: Who chose the size of its partition: what the operator asked for stays, and a replica that moves keeps
+            what it was given.
         weight: Share (0..1) of the replaced placement's traffic that comes here; 1.0 where nothing is replaced.
     """
 
@@ -33,6 +45,7 @@ class Placement:
     weight: float = 1.0
     rev: int = 0
     parked: bool = False
+    share_by: ShareBy = ShareBy.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,4 +138,5 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 reason=Reason.WRONG_STATE,
             )
         planner = self._planner
-        return preview_view(self._control.catalog, planner.preview(), planner.wishes(), enabled=planner.enabled)
+        wishes, recuts = planner.wishes(), planner.recuts()
+        return preview_view(self._control.catalog, planner.preview(), wishes, recuts, enabled=planner.enabled)

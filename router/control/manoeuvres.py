@@ -16,7 +16,7 @@ import structlog
 
 from partywall.domain.fleet import ReplicaState
 from partywall.domain.models import Version
-from partywall.domain.placements import Alternative, Decision, Placement
+from partywall.domain.placements import Alternative, Decision, Placement, ShareBy
 from partywall.errors import Conflict, NotReady, Reason
 from router.control.catalog import ModelEntry
 from router.control.scene import Scene, memory_estimate, new_id
@@ -81,8 +81,10 @@ class Manoeuvres:
         why: str,
         alternatives: Sequence[Alternative] = (),
         inputs: Mapping[str, str] = MappingProxyType({}),
+        share_by: ShareBy | None = None,
     ) -> list[Decision]:
-        """As `start`, for all placements of a partition: all of them begin or none does.
+        """As `start`, for all placements of a partition: all of them begin or none does. `share_by`: who chose the new
+        size; None: the size is not new.
 
         Parked weights that would stay behind alone are released first: they are a cache, and would keep the partition
         and its memory; a model that comes back loads where the others then are.
@@ -90,7 +92,7 @@ class Manoeuvres:
         scene = self._scene
         decisions = []
         async with scene.catalog.transaction() as tx:
-            busy = self._busy()
+            busy = {name for p in self.under_way() for name in (p.id, p.replaces)}
             for old, target in moves:
                 entry, version = self._known(old)
                 if old.id in busy:
@@ -100,7 +102,7 @@ class Manoeuvres:
                         fields={"placement": old.id},
                         retry_after_s=5.0,
                     )
-                new = self._successor(old, version, target)
+                new = self._successor(old, version, target, old.share_by if share_by is None else share_by)
                 summary = f"moves from {_place(old)} to {_place(new)}: {why}; {target.reason}"
                 shown = alternatives or target.alternatives
                 decision = self._decide(entry, version, summary, old, new, shown, inputs)
@@ -140,7 +142,8 @@ class Manoeuvres:
         if old is None:
             await self._finish(new, None, "the one it replaces is gone")
             return
-        replica, before = self._replica(new), self._replica(old)
+        runtimes = self._scene.membership.replicas_by_id
+        replica, before = runtimes.get(new.id), runtimes.get(old.id)
         if replica is None or not replica.ready:
             why = self._hopeless(new, replica, now_s - watch.since_s)
             if why:
@@ -192,7 +195,7 @@ class Manoeuvres:
                 await tx.insert(self._decide(entry, version, summary, old, new))
         log.info("manoeuvre finished", placement=new.id, replaced=new.replaces, reason=why)
 
-    def _successor(self, old: Placement, version: Version, target: Chosen) -> Placement:
+    def _successor(self, old: Placement, version: Version, target: Chosen, share_by: ShareBy) -> Placement:
         membership = self._scene.membership
         membership.generation += 1
         return replace(
@@ -206,11 +209,9 @@ class Manoeuvres:
             reason=target.reason,
             replaces=old.id,
             weight=0.0,
+            share_by=share_by,
             rev=0,
         )
-
-    def _busy(self) -> set[str]:
-        return {name for p in self.under_way() for name in (p.id, p.replaces)}
 
     def _known(self, placement: Placement) -> tuple[ModelEntry, Version]:
         known = self._version(placement)
@@ -221,9 +222,6 @@ class Manoeuvres:
     def _version(self, placement: Placement) -> tuple[ModelEntry, Version] | None:
         entry, version = self._scene.catalog.model_by_id(placement.model_id), self._scene.version(placement)
         return (entry, version) if entry is not None and version is not None else None
-
-    def _replica(self, placement: Placement) -> Replica | None:
-        return self._scene.membership.replicas_by_id.get(placement.id)
 
     def _decide(
         self,

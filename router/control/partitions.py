@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partywall.domain.fleet import Partition
-from partywall.domain.placements import Decision, Placement
+from partywall.domain.placements import Decision, Placement, ShareBy
 from partywall.errors import InvalidInput, NotFound, NotReady, Reason
 from router.control.manoeuvres import Manoeuvres
 from router.control.scene import Scene, new_id, want_of
@@ -116,7 +116,8 @@ class Partitions:
             return Outcome(use, target, released)
         why = f"the operator asks for {_size(target.partition)} on {target.node}"
         moves = list(zip(use.placements, target.chosen, strict=True))
-        decisions = await self._manoeuvres.start_together(moves, why, target.alternatives)
+        asked = ShareBy.OPERATOR if change.share_percent or change.cores else None
+        decisions = await self._manoeuvres.start_together(moves, why, target.alternatives, share_by=asked)
         return Outcome(use, target, released, tuple(decisions))
 
     def _members(self, placements: Sequence[Placement]) -> list[Member]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from partywall.domain.models import Version
 from partywall.domain.placements import Alternative
 from router.control.catalog import ModelEntry
-from router.policy.scaling import Verdict
+from router.policy.scaling import Observed, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the planner makes of one model. `place` is where another replica would go; `blocked` why there is none."""
+    """What the planner makes of one model. `place` is where another replica would go; `blocked` why there is none.
+
+    `seen` is what the verdict was made from.
+    """
 
     entry: ModelEntry
     version: Version
@@ -21,6 +24,7 @@ class Step:
     verdict: Verdict
     place: str = ""
     blocked: str = ""
+    seen: Observed | None = None
 
     @property
     def action(self) -> str:

@@ -1,6 +1,6 @@
 """The live planner: watches how models do, decides how many replicas each should have, and has that done.
 
-Who stands beside whom is `regrouping`'s, which it calls.
+Who stands beside whom is `regrouping`'s, how large their shares are `resharing`'s, which it calls.
 
 It looks once a second, decides every few seconds and at once where an objective is at risk, and changes one number: the
 model's replicas. Where they go is `router.policy.placement`'s, bringing them up and draining them the reconcile loop's.
@@ -10,25 +10,28 @@ Every change is recorded with its inputs and the alternatives. `preview` answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 
-from partywall.domain.models import Version, VersionState
+from partywall.domain.models import Version
 from partywall.domain.placements import Decision
 from partywall.errors import PartywallError
 from router.control.catalog import ModelEntry
+from router.control.observing import Counters, Counts, Observer
 from router.control.passes.replicas import find_place
 from router.control.plan_steps import Step, alternatives, inputs
 from router.control.regrouping import Regrouping
+from router.control.resharing import Resharing
 from router.control.scene import Scene, new_id
 from router.control.versions import release
-from router.gateway.replicas import Replica
 from router.policy.placement import Chosen, NoPlace
 from router.policy.regroup import Move
+from router.policy.reshare import Recut
 from router.policy.scaling import FleetScaler, Observed, ScalingLimits
+
+__all__ = ["Counters", "Counts", "LivePlanner"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,24 +39,6 @@ LOOK_S = 1.0
 DECIDE_S = 5.0
 PORTION = 200
 """Models decided on in one go: some milliseconds."""
-
-
-class Counters(Protocol):
-    """What was counted of one version since the router started."""
-
-    @property
-    def asked(self) -> int:
-        """Requests that could have been served: not those that were wrong or beyond the caller's own limit."""
-        ...
-
-    @property
-    def met(self) -> int:
-        """Requests answered within the objective."""
-        ...
-
-
-Counts = Callable[[str, str, int], Counters | None]
-"""(tenant id, model name, version) -> its counters, None before the first request."""
 
 
 class LivePlanner:
@@ -72,17 +57,18 @@ class LivePlanner:
         refresh: Callable[[], Awaitable[None]] | None = None,
         idle_s: float = 0.0,
         regrouping: Regrouping | None = None,
+        resharing: Resharing | None = None,
     ) -> None:
         self._scene = scene
         self._regrouping = regrouping
-        self._counts = counts
+        self._resharing = resharing
+        self._observer = Observer(scene, counts)
         self._kick = kick
         self._refresh = refresh
         self._idle_s = idle_s
         self._active_s: dict[str, float] = {}
         self.enabled = apply
         self._scaler = FleetScaler(limits)
-        self._seen: dict[str, tuple[int, int, int]] = {}
         self._decided_s = float("-inf")
         self._blocked: dict[str, str] = {}
 
@@ -100,7 +86,7 @@ class LivePlanner:
         if self._refresh is not None:
             await self._refresh()
         now_s = self._scene.clock.monotonic()
-        observed = self._observe()
+        observed = self._observer.look()
         self._scaler.observe(now_s, observed)
         if self.enabled and self._idle_s:
             await self._release_idle(now_s, observed)
@@ -110,18 +96,39 @@ class LivePlanner:
             return
         self._decided_s = now_s
         # What came while we wrote is looked at the next time.
-        planned = [one for one in self._planned() if one[0].model.id in observed]
+        planned = [one for one in self._observer.planned() if one[0].model.id in observed]
+        steps: list[Step] = []
         for start in range(0, len(planned), PORTION):
-            for step in self._steps(now_s, observed, planned[start : start + PORTION]):
-                if self.enabled and step.verdict.replicas != step.now:
-                    await self._act(now_s, step)
+            steps += self._steps(now_s, observed, planned[start : start + PORTION])
             await asyncio.sleep(0)  # requests go first
+        held = await self._reshare(now_s, steps)
+        for step in steps:
+            if step.entry.model.id in held:
+                # Its replicas are counted again when its share is as it shall be.
+                self._scaler.changed(now_s, step.entry.model.id)
+            elif self.enabled and step.verdict.replicas != step.now:
+                await self._act(now_s, step)
+
+    async def _reshare(self, now_s: float, steps: Sequence[Step]) -> Collection[str]:
+        """Cuts shares anew where that is due; answers the models whose replicas are left alone for it."""
+        if self._resharing is None:
+            return ()
+        looked = await self._resharing.look(now_s, steps, lambda name: self._scaler.missing(now_s, name))
+        if looked.begun:
+            if self._regrouping is not None:
+                self._regrouping.settle(now_s, looked.begun)
+            self._kick()
+        return looked.held
+
+    def recuts(self) -> list[Recut]:
+        """The shares that the last look would cut anew."""
+        return list(self._resharing.wishes) if self._resharing is not None else []
 
     async def _release_idle(self, now_s: float, observed: Mapping[str, Observed]) -> None:
         """Late binding: a version that a request would wake gives its place up when nobody has asked for a while."""
         busy = {r.placement.model_id for r in self._scene.membership.replica_runtimes() if r.in_flight}
         self._active_s = {name: self._active_s.get(name, now_s) for name in observed}
-        for entry, version in self._planned():
+        for entry, version in self._observer.planned():
             name = entry.model.id
             if observed[name].arrivals or name in busy or not version.manifest.cold_start:
                 self._active_s[name] = now_s
@@ -135,53 +142,11 @@ class LivePlanner:
 
     def preview(self) -> list[Step]:
         """What would be done now, model by model; nothing is done, and the counters are not taken as seen."""
-        seen = dict(self._seen)
-        try:
-            return self._steps(self._scene.clock.monotonic(), self._observe(), self._planned())
-        finally:
-            self._seen = seen
+        return self._steps(self._scene.clock.monotonic(), self._observer.peek(), self._observer.planned())
 
     def wishes(self) -> list[Move]:
         """The moves apart and together that the last look found."""
         return list(self._regrouping.wishes) if self._regrouping is not None else []
-
-    def _observe(self) -> dict[str, Observed]:
-        """Each planned model since the last look, by model id."""
-        standing: dict[tuple[str, int], list[Replica]] = {}
-        for replica in self._scene.membership.replica_runtimes():
-            key = (replica.placement.model_id, replica.placement.version)
-            standing.setdefault(key, []).append(replica)
-        out: dict[str, Observed] = {}
-        for entry, version in self._planned():
-            replicas = standing.get((entry.model.id, version.number), [])
-            counters = self._counts(entry.model.tenant_id, entry.model.name, version.number)
-            asked, met = (counters.asked, counters.met) if counters is not None else (0, 0)
-            before = self._seen.get(entry.model.id)
-            # Another live version counts from zero; what it had before it was live is not load of this second.
-            known = before is not None and before[0] == version.number
-            arrivals, in_time = (asked - before[1], met - before[2]) if known and before is not None else (0, 0)
-            self._seen[entry.model.id] = (version.number, asked, met)
-            ready = [r for r in replicas if r.ready]
-            out[entry.model.id] = Observed(
-                max(0, arrivals),
-                max(0, in_time),
-                version.manifest.slo_ms,
-                _batch_s(ready),
-                max(1, entry.model.replicas),
-                len(ready),
-            )
-        return out
-
-    def _planned(self) -> list[tuple[ModelEntry, Version]]:
-        """Models with an objective whose live version serves."""
-        return [
-            (entry, version)
-            for entry in self._scene.catalog.models()
-            if (version := entry.live) is not None
-            and version.resident
-            and version.state is VersionState.READY
-            and version.manifest.slo_ms
-        ]
 
     def _steps(
         self, now_s: float, observed: Mapping[str, Observed], planned: Sequence[tuple[ModelEntry, Version]]
@@ -190,7 +155,7 @@ class LivePlanner:
         steps = []
         for entry, version in planned:
             seen = observed[entry.model.id]
-            step = Step(entry, version, seen.wanted, seen.ready, verdicts[entry.model.id])
+            step = Step(entry, version, seen.wanted, seen.ready, verdicts[entry.model.id], seen=seen)
             if step.verdict.replicas > step.now:
                 step = self._placed(step)
             else:
@@ -242,13 +207,3 @@ class LivePlanner:
             alternatives=alternatives(step),
             inputs=inputs(step),
         )
-
-
-def _batch_s(ready: list[Replica]) -> dict[int, float]:
-    """Upper bounds of service times by batch size, of the slowest replica; empty before the first batch."""
-    known = [r for r in ready if r.service.known]
-    if not known:
-        return {}
-    most = max(1, min(r.max_batch for r in known))
-    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most] or [1]
-    return {size: max(r.service.upper_s(size) for r in known) for size in sizes}

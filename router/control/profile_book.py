@@ -62,6 +62,14 @@ class ProfileBook:
         """The finished profile of a version on a type of device."""
         return self._profiles.get((model_id, version, device_key(device_type)))
 
+    def curve(self, model_id: str, version: int, device_type: str) -> dict[tuple[int, int], float]:
+        """Seconds of a batch alone by (rows, share in percent), as the finished profile has them; empty without one."""
+        profile = self.profile(model_id, version, device_type)
+        if profile is None:
+            return {}
+        alone_ms = profile.solo_at_ms or {(profile.batch, share): ms for share, ms in profile.solo_ms.items()}
+        return {at: ms / 1e3 for at, ms in alone_ms.items()}
+
     @property
     def any_probed(self) -> bool:
         """Whether a finished profile with both curves is there."""

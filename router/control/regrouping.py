@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection
 
 import structlog
 
-from partywall.domain.placements import Placement
 from partywall.errors import Conflict, NotReady
 from router.control.manoeuvres import Manoeuvres
-from router.control.scene import Knowledge, Scene, new_id
-from router.policy.regroup import Move, Plan, Regrouper, Resident, Why
-from router.policy.retarget import Member
+from router.control.residents import residents
+from router.control.scene import Scene, new_id
+from router.policy.regroup import Move, Plan, Regrouper, Why
+from router.policy.regroup_words import Where
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +20,7 @@ LOOK_S = 2.0
 SPARING = 20.0
 """A long look is followed by this many times as long without one: a large fleet costs a twentieth of a core."""
 PORTION = 25
-"""Devices or placements looked at in one go."""
+"""Devices looked at in one go."""
 
 
 class Regrouping:
@@ -55,8 +54,8 @@ class Regrouping:
         if not scene.knowledge.informed():
             self.wishes = []
             return False
-        residents = [r async for r in self._residents(scene.knowledge)]
-        plan = Plan(scene.nodes(), residents, scene.operator, new_id, scene.knowledge, self._regrouper.limits)
+        standing = [r async for r in residents(scene, scene.knowledge, self._manoeuvres, self._measuring)]
+        plan = Plan(scene.nodes(), standing, scene.operator, new_id, scene.knowledge, self._regrouper.limits)
         for count, _ in enumerate(plan.risks()):
             if not count % PORTION:
                 await asyncio.sleep(0)  # requests go first
@@ -69,6 +68,10 @@ class Regrouping:
         begun = [move for move in due if await self._begin(move)]
         self._regrouper.moved(now_s, begun)
         return bool(begun)
+
+    def settle(self, now_s: float, devices: Collection[Where]) -> None:
+        """Something else was changed on these devices: nothing is moved there for a while."""
+        self._regrouper.settle(now_s, devices)
 
     async def _begin(self, move: Move) -> bool:
         if move.target is None:
@@ -95,43 +98,6 @@ class Regrouping:
             summary = f"stays on {placement.node}: {move.reason}"
             await tx.insert(scene.decision(entry, version, "regroup", summary, inputs=inputs_of(move)))
         log.warning("no better place", model=entry.model.name, strain=round(move.strain_now, 2))
-
-    async def _residents(self, knowledge: Knowledge) -> AsyncIterator[Resident]:
-        """All that stand, parked ones apart: those give way."""
-        moving = {name for p in self._manoeuvres.under_way() for name in (p.id, p.replaces)}
-        several = self._replicas()
-        for count, placement in enumerate(list(self._scene.catalog.placements())):
-            if not count % PORTION:
-                await asyncio.sleep(0)
-            found = self._resident(placement, knowledge, several, moving) if not placement.parked else None
-            if found is not None:
-                yield found
-
-    def _resident(
-        self, placement: Placement, knowledge: Knowledge, several: Mapping[tuple[str, int], int], moving: set[str]
-    ) -> Resident | None:
-        scene = self._scene
-        tenant, entry = scene.catalog.tenant(placement.tenant_id), scene.catalog.model_by_id(placement.model_id)
-        version, standing = scene.version(placement), scene.standing(placement)
-        if tenant is None or entry is None or version is None or standing is None:
-            return None
-        runtime = scene.membership.replicas_by_id.get(placement.id)
-        serves = version.resident and runtime is not None and runtime.ready
-        apart = several[placement.model_id, placement.version] > 1
-        want = replace(scene.want(tenant, entry, version, placement), apart=apart)
-        return Resident(
-            Member(standing, want),
-            knowledge.seen(placement.id, version.manifest.slo_ms),
-            knowledge.observed(placement.id),
-            fixed=placement.id in moving or not serves or self._measuring(placement.node),
-        )
-
-    def _replicas(self) -> dict[tuple[str, int], int]:
-        counts: dict[tuple[str, int], int] = {}
-        for one in self._scene.catalog.placements():
-            key = one.model_id, one.version
-            counts[key] = counts.get(key, 0) + 1
-        return counts
 
 
 def inputs_of(move: Move) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from isolation.trust import Resident
 from partywall.clock import Clock
 from partywall.domain.models import Version, VersionState
-from partywall.domain.placements import Alternative, Decision, Placement
+from partywall.domain.placements import Alternative, Decision, Placement, ShareBy
 from partywall.domain.tenants import Tenant
 from router.control.catalog import Catalog, ModelEntry
 from router.control.membership import Membership
@@ -54,8 +54,12 @@ class Scene:
         return place(want, nodes, standings, self.operator, new_id, leaving=leaving, bounds=self.knowledge)
 
     def want(self, tenant: Tenant, entry: ModelEntry, version: Version, like: Placement | None = None) -> Want:
-        """What a replica of a version needs; its traffic is that of the replica `like`."""
-        return replace(want_of(tenant, entry, version), work=self.work(like.id if like else "", version))
+        """What a replica of a version needs; its traffic is that of the replica `like`, and its share where that one's
+        was chosen for it.
+        """
+        want = replace(want_of(tenant, entry, version), work=self.work(like.id if like else "", version))
+        chosen = like is not None and like.share_by is not ShareBy.DEFAULT
+        return replace(want, share_percent=like.partition.share_percent) if chosen and like is not None else want
 
     def work(self, placement_id: str, version: Version | None) -> Work:
         """What a placement asks of its device."""

@@ -175,6 +175,7 @@ Table(
     Column("weight", Float, nullable=False, server_default="1.0"),
     _rev(),
     Column("parked", Boolean, nullable=False, server_default=false()),
+    Column("share_by", NAME, nullable=False, server_default=""),
     _to_tenant(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
 )

@@ -12,7 +12,7 @@ and what was split is left alone for `rest_s`: so steady predictions move nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from router.policy.regroup_plan import Plan
@@ -50,12 +50,17 @@ class Regrouper:
             ends = [(move.placement.node, move.placement.partition.device_id)]
             if move.target is not None:
                 ends.append((move.target.node, move.target.partition.device_id))
+            self.settle(now_s, ends)
             for where in ends:
-                self._settling[where] = now_s + self.limits.settle_s
-                self._risky_since.pop(where, None)
-                self._spare.pop(where, None)
                 if move.why is Why.APART:
                     self._resting[where] = now_s + self.limits.rest_s
+
+    def settle(self, now_s: float, devices: Collection[Where]) -> None:
+        """These are left alone for a while."""
+        for where in devices:
+            self._settling[where] = now_s + self.limits.settle_s
+            self._risky_since.pop(where, None)
+            self._spare.pop(where, None)
 
     def _apart(self, now_s: float, plan: Plan) -> list[Move]:
         limits = self.limits

@@ -77,6 +77,11 @@ class FleetScaler:
         late = (m for m in self._models.values() if now_s - m.missed_s <= short_s)
         return any(model.attainment.at_risk(now_s) for model in late)
 
+    def missing(self, now_s: float, name: str) -> bool:
+        """Whether one model misses its objective faster than allowed."""
+        model = self._models.get(name)
+        return model is not None and model.attainment.at_risk(now_s)
+
     def changed(self, now_s: float, name: str) -> None:
         """A model's number was changed; it is left alone for a while."""
         model = self._models.get(name)
@@ -199,15 +204,19 @@ class FleetScaler:
         return say(bounded, f"{why}: {need} replicas are needed", trigger)
 
 
-def _option(seen: Observed, rate: float, cv: float, replicas: int) -> Option:
-    """What to expect of a number of replicas, at the batch that serves it best."""
+def expected(batch_s: Mapping[int, float], objective_ms: float, rate: float, cv: float, replicas: int) -> Option:
+    """What to expect of a number of replicas with these service times, at the batch that serves it best."""
     each = rate / replicas
     best, used = 1.0, math.inf
-    for batch, seconds in seen.batch_s.items():
-        missed = miss_probability(seconds, batch, each, cv, seen.objective_ms / 1e3)
+    for batch, seconds in batch_s.items():
+        missed = miss_probability(seconds, batch, each, cv, objective_ms / 1e3)
         if missed < best or used == math.inf:
             best, used = missed, each * seconds / batch
     return Option(replicas, 1.0 - best, min(1.0, used))
 
 
-__all__ = ["FleetScaler", "Observed", "Option", "ScalingLimits", "Verdict"]
+def _option(seen: Observed, rate: float, cv: float, replicas: int) -> Option:
+    return expected(seen.batch_s, seen.objective_ms, rate, cv, replicas)
+
+
+__all__ = ["FleetScaler", "Observed", "Option", "ScalingLimits", "Verdict", "expected"]

@@ -49,6 +49,7 @@ NoRetries = Annotated[bool, typer.Option("--no-retries", help="Try no request on
 NoHedging = Annotated[bool, typer.Option("--no-hedging", help="Ask no second replica when a request is late.")]
 NoPlanner = Annotated[bool, typer.Option("--no-planner", help="Leave the number of replicas alone.")]
 NoRegroup = Annotated[bool, typer.Option("--no-regroup", help="Models stay on the devices where they stand.")]
+NoReshare = Annotated[bool, typer.Option("--no-reshare", help="Shares stay as large as they are.")]
 MaxReplicas = Annotated[int, typer.Option("--max-replicas", min=1, max=16, help="Of one model.")]
 MergeAfterS = Annotated[
     float, typer.Option("--merge-after-s", min=1, help="How long a replica is superfluous before it goes.")

@@ -43,6 +43,7 @@ def up(
     no_hedging: opt.NoHedging = False,
     no_planner: opt.NoPlanner = False,
     no_regroup: opt.NoRegroup = False,
+    no_reshare: opt.NoReshare = False,
     placement: opt.PlacementRule = opt.PlacingRule.BEST_EFFORT,
     max_replicas: opt.MaxReplicas = 4,
     merge_after_s: opt.MergeAfterS = 120.0,
@@ -70,7 +71,7 @@ def up(
     flags = {"--reflection": reflection, "--no-admission": no_admission, "--no-throttle": no_throttle}
     flags |= {"--no-overcommit": no_overcommit, "--no-metrics": no_metrics, "--no-coalescing": no_coalescing}
     flags |= {"--no-retries": no_retries, "--no-hedging": no_hedging, "--no-planner": no_planner}
-    flags |= {"--no-regroup": no_regroup}
+    flags |= {"--no-regroup": no_regroup, "--no-reshare": no_reshare}
     common = ("--drain-s", str(drain_s), "--log-level", log_level.value)
     tls = _pair("--tls-cert", tls_cert, "--tls-key", tls_key)
     shared = ("--processes", str(router_processes)) if router_processes > 1 else ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import structlog
 
 from partywall.domain.models import Version, VersionState
-from partywall.domain.placements import Placement
+from partywall.domain.placements import Placement, ShareBy
 from router.control.catalog import ModelEntry
 from router.control.scene import Scene, hopeless, new_id
 from router.policy.placement import Chosen, NoPlace, Want
@@ -25,7 +25,9 @@ async def place_missing(scene: Scene) -> None:
                 await _place(scene, entry, version, scene.want(tenant, entry, version))
 
 
-def placement_of(scene: Scene, entry: ModelEntry, want: Want, chosen: Chosen) -> Placement:
+def placement_of(
+    scene: Scene, entry: ModelEntry, want: Want, chosen: Chosen, share_by: ShareBy = ShareBy.DEFAULT
+) -> Placement:
     """A new placement where the policy chose, of the next generation."""
     scene.membership.generation += 1
     return Placement(
@@ -39,6 +41,7 @@ def placement_of(scene: Scene, entry: ModelEntry, want: Want, chosen: Chosen) ->
         memory_bytes=want.memory_bytes,
         generation=scene.membership.generation,
         reason=chosen.reason,
+        share_by=share_by,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from partywall.domain.models import Version
-from partywall.domain.placements import Placement
+from partywall.domain.placements import Placement, ShareBy
 from router.control.catalog import ModelEntry
 from router.control.passes.placing import placement_of
 from router.control.scene import Scene, hopeless, want_of
@@ -40,7 +40,20 @@ def find_place(scene: Scene, entry: ModelEntry, version: Version) -> Chosen | No
     tenant = scene.catalog.tenant(entry.model.tenant_id)
     if tenant is None:
         return NoPlace("its tenant is gone", False, ())
-    return scene.place(replace(scene.want(tenant, entry, version), apart=True))
+    want = replace(scene.want(tenant, entry, version), apart=True)
+    like = _like(scene, entry, version)
+    if like is not None:
+        found = scene.place(replace(want, share_percent=like.partition.share_percent))
+        if not isinstance(found, NoPlace):
+            return found
+    # A smaller one is better than none, and may grow.
+    return scene.place(want)
+
+
+def _like(scene: Scene, entry: ModelEntry, version: Version) -> Placement | None:
+    """A replica that stands: one more gets the share that was chosen for it."""
+    mine = (p for p in scene.catalog.placements() if (p.model_id, p.version) == (entry.model.id, version.number))
+    return next((p for p in mine if p.share_by is not ShareBy.DEFAULT), None)
 
 
 async def _add(scene: Scene, entry: ModelEntry, version: Version) -> None:
@@ -48,7 +61,10 @@ async def _add(scene: Scene, entry: ModelEntry, version: Version) -> None:
     answer = find_place(scene, entry, version)
     if tenant is None or isinstance(answer, NoPlace):
         return  # the planner says so; the next pass looks again
-    placement = placement_of(scene, entry, want_of(tenant, entry, version), answer)
+    like = _like(scene, entry, version)
+    same = like is not None and like.partition.share_percent == answer.partition.share_percent
+    share_by = like.share_by if like is not None and same else ShareBy.DEFAULT
+    placement = placement_of(scene, entry, want_of(tenant, entry, version), answer, share_by)
     summary = f"gets one more replica on {answer.node} ({answer.partition.kind.value}): {answer.reason}"
     async with scene.catalog.transaction() as tx:
         await tx.insert(placement)
