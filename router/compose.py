@@ -16,7 +16,7 @@ from router.control.control import Control
 from router.control.enrol import Enrolment
 from router.control.epoch import next_epoch
 from router.control.events import EventLog
-from router.control.fits import FOLDER, FitBook
+from router.control.fits import FOLDER, FitBook, FitCollector
 from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
 from router.control.kinds import Kind
@@ -85,7 +85,7 @@ async def build(settings: RouterSettings) -> Parts:
     operator = Operator(overcommit=settings.overcommit, placing=settings.placing)
     profile_book = ProfileBook(control)
     fit_book = FitBook.open(settings.data_dir / FOLDER)
-    predictors = Predictors(fit_book, fit_book.types)
+    predictors = Predictors(fit_book, fit_book.types, fit_book.look)
     profiles = ProfileJobs(control, profile_book, Targets(catalog, membership, operator.floor), predictors.basis)
     registry = CollectorRegistry()
     events = EventLog(catalog, clock, registry)
@@ -112,6 +112,7 @@ async def build(settings: RouterSettings) -> Parts:
         )
     keeper: Keeper = reconciler or Follower(catalog, membership)
     if rank.leads:
+        registry.register(FitCollector(fit_book))
         membership.epoch = await next_epoch(catalog)
         membership.generation = max((p.generation for p in catalog.placements()), default=0)
         await profile_book.open()

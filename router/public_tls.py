@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from partywall.errors import InvalidInput
+from router.file_marks import mark_of
 from router.servers import Address
 
 log = structlog.get_logger(__name__)
@@ -131,7 +132,7 @@ class PublicTls:
 
     def _marks(self) -> tuple[tuple[int, ...], ...]:
         """What changes with a file's content, also where a link is turned to another file."""
-        return tuple(_mark(path) for path in (self._cert, self._key))
+        return tuple(mark_of(path) for path in (self._cert, self._key))
 
 
 class TlsCollector(Collector):
@@ -172,14 +173,6 @@ def public_credentials(address: Address, tls: PublicTls | None, option: str) -> 
 
 def _configuration(pair: TlsPair) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(pair.key_pem, pair.certificate_pem)])
-
-
-def _mark(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _bad(option: str, path: Path, error: Exception, wanted: str) -> InvalidInput:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 20
 """Pairs that are worked out between two looks."""
+FILES_EVERY = 15
+"""Calls of `catch_up` from one look at the fits' files to the next: half a minute."""
 
 
 class Aside(Protocol):
@@ -50,10 +52,14 @@ class Predictors:
     Attributes:
         fits: Opens the fit of one of `types`; may take long and is called aside.
         types: Types of device that have a fit.
+        look: Types whose fit is another since the last call, each with whether there still is one; called aside.
     """
 
     fits: Callable[[str], Fit] = no_fit
     types: frozenset[str] = frozenset()
+    look: Callable[[], Mapping[str, bool]] = dict
+    _calls: int = 0
+    _past: int = 0
     _models: dict[str, FittedModel] = field(default_factory=dict)
     _opening: set[str] = field(default_factory=set)
     _failed: dict[str, str] = field(default_factory=dict)
@@ -64,7 +70,7 @@ class Predictors:
     @property
     def generation(self) -> int:
         """Grows whenever an answer may have changed."""
-        return sum(model.generation + 1 for model in self._models.values())
+        return self._past + sum(model.generation + 1 for model in self._models.values())
 
     def fitted(self, device_type: str) -> FittedModel | None:
         """The fit of a type of device, once it is open."""
@@ -86,10 +92,18 @@ class Predictors:
         return (Basis.PROFILES, f"it cannot join the fit: {why}") if why else (Basis.FIT, "")
 
     async def catch_up(self, aside: Aside, most: int = MOST_AT_ONCE) -> None:
-        """Opens fits and works out pairs that were asked for since; `aside` runs a slow call out of the way."""
+        """Opens fits and works out pairs that were asked for since; `aside` runs a slow call out of the way.
+
+        A fit that took the place of another is opened first; the one before answers until then.
+        """
+        if self._calls % FILES_EVERY == 0:
+            self._take(await aside(self.look))
+        self._calls += 1
         for device_type in sorted(self._opening):
             try:
-                self._models[device_type] = await aside(partial(self._open, device_type))
+                fresh = await aside(partial(self._open, device_type))
+                self._forget(device_type)
+                self._models[device_type] = fresh
             except PartywallError as error:
                 self._failed[device_type] = f"the fit cannot be used: {error.message}"
                 log.warning("fit not usable", device_type=device_type, error=error.message)
@@ -98,6 +112,24 @@ class Predictors:
             wanted = model.wanted(most)
             if wanted:
                 model.learn(await aside(partial(model.believe, wanted)))
+
+    def _take(self, changed: Mapping[str, bool]) -> None:
+        for device_type, there in changed.items():
+            self._failed.pop(device_type, None)
+            self._opening.discard(device_type)
+            if not there:
+                self.types -= {device_type}
+                self._forget(device_type)
+                continue
+            self.types |= {device_type}
+            if device_type in self._models:
+                self._opening.add(device_type)
+
+    def _forget(self, device_type: str) -> None:
+        old = self._models.pop(device_type, None)
+        if old is not None:
+            # The generation never falls.
+            self._past += old.generation + 2
 
     def _open(self, device_type: str) -> FittedModel:
         return FittedModel(self.fits(device_type).model())

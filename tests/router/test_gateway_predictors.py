@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from isolation.interference import dataset, fits
 from isolation.interference.activity import mean_prediction
@@ -17,8 +18,8 @@ from isolation.interference.model import Basis
 from partywall.domain.fleet import PartitionKind
 from partywall.domain.profiles import ProbePoint, Profile, Resident
 from partywall.errors import NotFound
-from router.control.fits import FitBook
-from router.gateway.predictors import Predictors
+from router.control.fits import FitBook, FitCollector
+from router.gateway.predictors import FILES_EVERY, Predictors, no_fit
 from router.gateway.profiled_bounds import ProfiledBounds
 from router.policy.neighbour_costs import Occupant
 
@@ -131,3 +132,66 @@ def test_a_book_holds_what_is_shipped_and_the_operators_before_it(tmp_path: Path
     assert len(book(fit.device_type).data.runs) == len(fit.data.runs)
     with pytest.raises(NotFound):
         book("unheard of")
+
+
+def test_a_book_takes_in_what_changes_and_keeps_what_was_usable(tmp_path: Path, fit: Fit) -> None:
+    registry = CollectorRegistry()
+    book = FitBook.open(tmp_path)
+    registry.register(FitCollector(book))
+    shipped = book(fit.device_type)
+    assert book.look() == {}
+    own = tmp_path / "own.json"
+    own.write_text(fits.text(replace(fit, device_type="my GPU")))
+    assert book.look() == {"my GPU": True}
+    first = book("my GPU")
+    assert book.look() == {}, "only what changed is read again"
+    own.write_text(own.read_text()[:500])
+    assert book.look() == {}
+    assert book("my GPU") is first, "half a file"
+    assert list(book.problems) == [str(own)]
+    assert registry.get_sample_value("partywall_fit_files_unusable") == 1
+    own.write_text(fits.text(fit))
+    assert book.look() == {"my GPU": False, fit.device_type: True}
+    assert not book.problems
+    assert book(fit.device_type) is not shipped
+    own.unlink()
+    assert book.look() == {fit.device_type: True}
+    assert book(fit.device_type) is shipped
+
+
+async def test_another_fit_answers_once_it_is_open_and_the_one_before_until_then(fit: Fit) -> None:
+    fits_now, changes = {fit.device_type: fit}, list[dict[str, bool]]()
+
+    def look() -> dict[str, bool]:
+        return changes.pop() if changes else {}
+
+    def opened(device_type: str) -> Fit:
+        return fits_now.get(device_type) or no_fit(device_type)
+
+    predictors = Predictors(opened, frozenset(fits_now), look)
+    assert predictors.fitted(fit.device_type) is None
+    await predictors.catch_up(at_once)
+    first = predictors.fitted(fit.device_type)
+    assert first is not None
+    generation = predictors.generation
+    changes.append({fit.device_type: True})
+    for _ in range(FILES_EVERY - 1):
+        await predictors.catch_up(at_once)
+        assert predictors.fitted(fit.device_type) is first, "files are looked at now and then"
+    await predictors.catch_up(at_once)
+    assert predictors.fitted(fit.device_type) is not first
+    assert predictors.generation > generation, "answers may be others now"
+
+    generation, second = predictors.generation, predictors.fitted(fit.device_type)
+    fits_now.clear()
+    changes.append({fit.device_type: True})
+    for _ in range(FILES_EVERY):
+        await predictors.catch_up(at_once)
+    assert predictors.fitted(fit.device_type) is second, "what cannot be opened takes nobody's place"
+
+    changes.append({fit.device_type: False})
+    for _ in range(FILES_EVERY):
+        await predictors.catch_up(at_once)
+    assert predictors.fitted(fit.device_type) is None
+    assert fit.device_type not in predictors.types
+    assert predictors.generation > generation
