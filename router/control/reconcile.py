@@ -6,7 +6,6 @@ Idempotent: each pass looks at everything and closes the gaps it finds, so a pas
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
@@ -62,15 +61,10 @@ class Reconciler:
         self._desired = DesiredState(catalog, membership, keys, clock)
         self._withheld = WithheldKeys(self.scene, self.events)
         self._kick = asyncio.Event()
-        self._on_pass: list[Callable[[], None]] = []
 
     def kick(self) -> None:
         """Asks for a pass soon; cheap, may be called often."""
         self._kick.set()
-
-    def on_pass(self, listener: Callable[[], None]) -> None:
-        """Called after each pass."""
-        self._on_pass.append(listener)
 
     async def run(self) -> None:
         while True:
@@ -85,8 +79,6 @@ class Reconciler:
             except PartywallError as error:
                 # The store is away or somebody else wrote first: serving goes on, the next pass tries again.
                 log.warning("reconcile pass failed", reason=error.reason.value, error=error.message)
-            for listener in self._on_pass:
-                listener()
 
     async def reconcile(self) -> None:
         """One pass."""

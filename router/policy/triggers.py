@@ -15,8 +15,6 @@ from dataclasses import dataclass
 class Trigger(enum.StrEnum):
     """Why a plan is made."""
 
-    NEW_MODEL = "new_model"
-    DEVICE_LOST = "device_lost"
     AT_RISK = "at_risk"
     SAVING = "saving"
     PERIODIC = "periodic"
@@ -32,7 +30,6 @@ class TriggerSettings:
     burn: float = 2.0
     least_requests: int = 20
     hold_s: float = 120.0
-    period_s: float = 300.0
 
 
 class Attainment:
@@ -80,26 +77,3 @@ class SavingWatch:
         if self._since_s is None:
             self._since_s = now_s
         return now_s - self._since_s >= self._hold_s
-
-
-class PlanClock:
-    """Collects reasons and says when to plan and why; each reason once."""
-
-    def __init__(self, settings: TriggerSettings | None = None) -> None:
-        self._settings = settings or TriggerSettings()
-        self._pending: dict[Trigger, str] = {}
-        self._last_s: float | None = None
-
-    def note(self, trigger: Trigger, subject: str) -> None:
-        """Something happened; `subject` names the model or device."""
-        self._pending.setdefault(trigger, subject)
-
-    def due(self, now_s: float) -> tuple[tuple[Trigger, str], ...]:
-        """The reasons to plan now, empty when there is none; they are taken as dealt with."""
-        if self._last_s is None or now_s - self._last_s >= self._settings.period_s:
-            self._pending.setdefault(Trigger.PERIODIC, "")
-        reasons = tuple(self._pending.items())
-        if reasons:
-            self._pending = {}
-            self._last_s = now_s
-        return reasons

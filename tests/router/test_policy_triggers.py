@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.policy.triggers import Attainment, PlanClock, SavingWatch, Trigger, TriggerSettings
+from router.policy.triggers import Attainment, SavingWatch, TriggerSettings
 
 SETTINGS = TriggerSettings()
 
@@ -39,14 +39,3 @@ def test_a_saving_must_hold() -> None:
     assert not watch.observe(120, 1)
     assert not watch.observe(239, 1)
     assert watch.observe(240, 1)
-
-
-def test_events_plan_at_once_and_quiet_times_periodically() -> None:
-    clock = PlanClock(SETTINGS)
-    assert clock.due(0.0) == ((Trigger.PERIODIC, ""),)
-    assert clock.due(1.0) == ()
-    clock.note(Trigger.DEVICE_LOST, "gpu-3")
-    clock.note(Trigger.DEVICE_LOST, "gpu-3")
-    assert clock.due(2.0) == ((Trigger.DEVICE_LOST, "gpu-3"),)
-    assert clock.due(3.0) == ()
-    assert clock.due(302.0) == ((Trigger.PERIODIC, ""),)
