@@ -6,6 +6,7 @@ python examples/triton_client.py --address 127.0.0.1:8001 --key-file acme.key --
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,23 @@ SENTENCES = ("A wall that two neighbours share.", "The neighbours' common wall."
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--address", default="127.0.0.1:8001")
-    parser.add_argument("--key-file", type=Path, required=True, help="the key that `partywall keys issue` showed")
+    parser.add_argument("--key-file", type=Path, help="what `partywall keys issue` showed; else PARTYWALL_API_KEY")
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--timeout-s", type=float, default=10.0)
     parser.add_argument("sentences", nargs="*", default=SENTENCES)
     arguments = parser.parse_args()
 
+    key = os.environ.get("PARTYWALL_API_KEY", "")
+    if arguments.key_file is not None:
+        key = arguments.key_file.read_text()
+    if not key.strip():
+        parser.error("no API key: give --key-file FILE or PARTYWALL_API_KEY")
     # The tenant travels as metadata; everything else is the Open Inference Protocol.
-    headers = {"authorization": f"Bearer {arguments.key_file.read_text().strip()}"}
+    headers = {"authorization": f"Bearer {key.strip()}"}
     text = np.array([sentence.encode() for sentence in arguments.sentences], dtype=object)
     tensor = triton.InferInput("text", list(text.shape), "BYTES")
     tensor.set_data_from_numpy(text)

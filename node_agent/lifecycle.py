@@ -19,7 +19,7 @@ from node_agent.workers import LoadResult, WorkerExit, WorkerHandle
 from partywall.clock import Clock
 from partywall.domain.events import EventName
 from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus
-from partywall.errors import ArtifactRefused, DataLoss, InvalidInput, PartywallError, Reason, Unavailable, Unsupported
+from partywall.errors import DataLoss, InvalidInput, PartywallError, Reason, Unavailable, Unsupported
 from partywall.v1 import agent_link_pb2 as link
 from partywall.v1 import worker_pb2
 
@@ -32,6 +32,11 @@ DEFAULT_MAX_BATCH = 32
 
 Spawn = Callable[[str, Partition], Awaitable[WorkerHandle]]
 """Starts a worker in a partition and answers once its wall is attested."""
+
+
+def hopeless(error: PartywallError) -> bool:
+    """Whether a load that failed so fails at every further try: the files, their seal or the options are at fault."""
+    return isinstance(error, InvalidInput | DataLoss | Unsupported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class WorkerLife:
                 )
             )
         except PartywallError as error:
-            permanent = isinstance(error, ArtifactRefused | DataLoss | Unsupported)
+            permanent = hopeless(error)
             log.warning("load failed", placement=spec.placement_id, reason=error.reason.value, error=error.message)
             self._set(slot, ReplicaState.FAILED, reason=error.message, permanent=permanent)
             if not permanent and process.alive:

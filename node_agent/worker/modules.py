@@ -23,7 +23,7 @@ from node_agent.worker.tensors import choose_device, module_bytes, to_numpy, to_
 from node_agent.worker.weights import load_weights
 from partywall.domain.fleet import DeviceKind
 from partywall.domain.models import Signature, TensorSpec
-from partywall.errors import ArtifactRefused, InternalError, InvalidInput, Reason
+from partywall.errors import ArtifactRefused, InternalError, InvalidInput, NotReady, Reason
 
 Options: TypeAlias = Mapping[str, str]
 Specs: TypeAlias = tuple[TensorSpec, ...] | Callable[[Options], tuple[TensorSpec, ...]]
@@ -62,10 +62,17 @@ class ModuleEngine:
         """Needs the option `architecture` and one or more .safetensors files with exactly its tensors."""
         registered = register(self._modules)
         name = options.get(_ARCHITECTURE, "")
-        if name not in registered:
+        has = ", ".join(sorted(registered)) or "none (the operator adds them with --modules)"
+        if not name:
             raise InvalidInput(
-                f"option {_ARCHITECTURE!r}: {name!r} is not registered on this node; it has: "
-                f"{', '.join(sorted(registered)) or 'none (the operator adds them with --module)'}",
+                f"option {_ARCHITECTURE!r} is missing: name a registered architecture; this node has: {has}",
+                fields={"field": f"options.{_ARCHITECTURE}"},
+            )
+        if name not in registered:
+            # Not for good: another node, or this one after a restart, may have it.
+            raise NotReady(
+                f"option {_ARCHITECTURE!r}: {name!r} is not registered on this node; it has: {has}",
+                reason=Reason.WRONG_STATE,
                 fields={"field": f"options.{_ARCHITECTURE}", "value": name[:80]},
             )
         architecture = registered[name]

@@ -126,6 +126,8 @@ class Printer:
         from rich.table import Table
 
         table = Table(box=None, show_header=False, pad_edge=False, title=title or None, title_justify="left")
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for key, value in _flat(record):
             table.add_row(key.replace("_", " "), _cell(value))
         self.console().print(table)

@@ -12,6 +12,8 @@ from partywall.errors import PermissionDenied, Reason, Unauthenticated
 from router.control.keys import parse_key, verify_key
 
 _BEARER = "Bearer "
+# RFC 9110, section 11.1: the name of a scheme has no case.
+_SCHEME = _BEARER.lower()
 
 
 class Keys(Protocol):
@@ -88,7 +90,7 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     for name, value in metadata or ():
         if name == "authorization":
             text = value if isinstance(value, str) else value.decode("ascii", "replace")
-            if text.startswith(_BEARER):
+            if text.startswith(_BEARER) or text[: len(_SCHEME)].lower() == _SCHEME:
                 return text[len(_BEARER) :].strip()
             raise Unauthenticated(
                 "the authorization metadata must read 'Bearer <API key>'", reason=Reason.BAD_CREDENTIAL

@@ -106,12 +106,16 @@ class InferenceService:
     async def model_stream_infer(
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, Any]
     ) -> AsyncIterator[Any]:
-        """One answer per request, in order; a refused request is answered with its error and the stream goes on."""
+        """One answer per request, in order; a refused request is answered with its error and the stream goes on.
+
+        The caller is looked up for each request: a key that is revoked ends nothing that runs, and starts nothing more.
+        """
+        metadata = tuple(context.invocation_metadata() or ())
         try:
-            tenant = self._authenticator.tenant(context.invocation_metadata())
+            self._authenticator.tenant(metadata)
         except PartywallError as error:
             await self._abort(context, error)
-        stream = AnswersInOrder(lambda raw: self._stream_one(tenant, raw, context.time_remaining()))
+        stream = AnswersInOrder(lambda raw: self._stream_one(metadata, raw, context.time_remaining()))
         reader = asyncio.create_task(stream.read(requests))
         try:
             async for answer in stream.answers():
@@ -121,11 +125,12 @@ class InferenceService:
             reader.cancel()
             stream.cancel()
 
-    async def _stream_one(self, tenant: Tenant, raw: bytes, remaining_s: float | None) -> Any:
+    async def _stream_one(self, metadata: Metadata, raw: bytes, remaining_s: float | None) -> Any:
         request_id = ""
         try:
             parsed = self._parse(raw)
             request_id = parsed[0].id
+            tenant = self._authenticator.tenant(metadata)
             answer = await self._dispatcher.infer(tenant, raw, parsed, remaining_s, request_id or self._request_id())
             return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse.FromString(answer))
         except PartywallError as error:

@@ -81,6 +81,8 @@ def check_request(request: Any, raw_sizes: Sequence[int], signature: Signature, 
         _check_names(request, signature)
     rows = 0
     specs = {} if signature.open else {spec.name: spec for spec in signature.inputs}
+    if any(tensor.parameters for tensor in inputs) or any(output.parameters for output in request.outputs):
+        _check_parameters(request)
     for index, tensor in enumerate(inputs):
         shape = tuple(tensor.shape)
         if shape and min(shape) < 0:
@@ -100,6 +102,24 @@ def check_request(request: Any, raw_sizes: Sequence[int], signature: Signature, 
             inputs[0].name if inputs else "inputs",
         )
     return max(1, min(rows, max_rows))
+
+
+def _check_parameters(request: Any) -> None:
+    """What would change the meaning of a tensor is refused, not passed over."""
+    for what, tensors in (("input", request.inputs), ("output", request.outputs)):
+        for tensor in tensors:
+            if "shared_memory_region" in tensor.parameters:
+                raise _bad(
+                    f"{what} {tensor.name!r} names a shared memory region: tenants share no memory with the server; "
+                    "send tensors in the request",
+                    tensor.name,
+                )
+            if "classification" in tensor.parameters:
+                raise _bad(
+                    f"{what} {tensor.name!r} asks for classification (class_count): the server gives tensors; "
+                    "take the classes from the scores",
+                    tensor.name,
+                )
 
 
 def _check_names(request: Any, signature: Signature) -> None:

@@ -102,6 +102,22 @@ def test_a_stream_wants_a_key_too(client: Any) -> None:
     client.stop_stream()
 
 
+def test_a_revoked_key_opens_no_further_request_of_its_stream(client: Any, instance: Instance, key: str) -> None:
+    issued = instance.json("keys", "issue", "speaker")
+    answers: queue.Queue[Any] = queue.Queue()
+    bearer = {"authorization": f"Bearer {issued['key']}"}
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=bearer)
+    client.async_stream_infer("scores", [tensor()], request_id="before")
+    result, error = answers.get(timeout=20)
+    assert error is None
+    assert result.get_response().id == "before"
+    instance.run("keys", "revoke", "speaker", issued["id"])
+    client.async_stream_infer("scores", [tensor()], request_id="after")
+    _, error = answers.get(timeout=20)
+    client.stop_stream()
+    assert "KEY_REVOKED" in str(error)
+
+
 def test_repository_index_load_unload(client: Any, headers: dict[str, str]) -> None:
     def index() -> list[dict[str, str]]:
         answer = client.get_model_repository_index(headers=headers, as_json=True)

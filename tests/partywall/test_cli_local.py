@@ -191,3 +191,22 @@ def test_doctor_shows_the_partitions_that_are_given_out(tmp_path: Path) -> None:
     (broken,) = partitions(tmp_path)
     assert broken.status is Status.FAIL
     assert partitions(None) == partitions(tmp_path / "elsewhere") == []
+
+
+def test_a_module_that_is_not_there_is_refused_at_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typo = str(tmp_path / "architectures.py")
+    (tmp_path / "D").mkdir()
+    (tmp_path / "D" / "admin.key").touch()
+    for command in (["up"], ["agent", "--router", "127.0.0.1:1", "--node", "n"]):
+        assert run([*command, "--data-dir", str(tmp_path / "D"), "--modules", typo]) != 0
+        assert "--modules" in (said := capsys.readouterr().err)
+        assert "is not there" in said
+
+
+def test_long_values_of_a_record_are_folded_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    Printer().record({"fingerprint": "0123456789" * 20})
+    out = capsys.readouterr().out
+    assert "".join(part for part in out.split() if part.isdigit()) == "0123456789" * 20

@@ -216,6 +216,9 @@ def test_fleet(cli: Cli, data_dir: Path, server: FakeServer) -> None:
     assert fleet["nodes"][0]["devices"][0]["kind"] == "cpu"
     assert fleet["replicas"][0]["partition"]["kind"] == "cpuset"
     assert json.loads(cli("fleet", "token", "n1", "--lifetime", "5m", *at)[1])["bundle"] == "bundle-n1-300"
+    code, out, err = cli("fleet", "token", "n1", "--lifetime", "5m", "--data-dir", str(data_dir))
+    assert (code, out) == (0, "bundle-n1-300\n")
+    assert "opens once, for node n1" in err
     assert cli("fleet", "forget", "local", *at)[0] == 0
     assert server.fleet.nodes == []
 

@@ -78,3 +78,16 @@ def test_a_text_that_is_not_the_key_is_refused_after_the_key_was_seen(text: str)
     _, authenticator, _ = admitted()
     with pytest.raises(Unauthenticated):
         authenticator.tenant(metadata(text))
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_schemes_name_has_no_case(scheme: str) -> None:
+    _, authenticator, _ = admitted()
+    assert authenticator.tenant([("authorization", f"{scheme} {SECRET.text}")]) is TENANT
+
+
+@pytest.mark.parametrize("text", ["", "Bearer", f"Basic {SECRET.text}", SECRET.text, f"Bearer{SECRET.text}"])
+def test_another_scheme_is_refused(text: str) -> None:
+    _, authenticator, _ = admitted()
+    with pytest.raises(Unauthenticated, match="must read 'Bearer <API key>'"):
+        authenticator.tenant([("authorization", text)])

@@ -56,6 +56,33 @@ BAD = {
 }
 
 
+def with_parameter(of: str, name: str, value: int | str) -> Any:
+    message = request(IMAGES, raw=[bytes(512)], outputs=("scores",))
+    parameter = (message.inputs if of == "input" else message.outputs)[0].parameters[name]
+    if isinstance(value, int):
+        parameter.int64_param = value
+    else:
+        parameter.string_param = value
+    return message
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "value", "text"),
+    [
+        ("input", "shared_memory_region", "r", "input 'image' names a shared memory region"),
+        ("output", "shared_memory_region", "r", "output 'scores' names a shared memory region"),
+        ("output", "classification", 3, "output 'scores' asks for classification"),
+    ],
+)
+def test_what_would_change_a_tensors_meaning_is_refused(of: str, name: str, value: int | str, text: str) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        check_request(with_parameter(of, name, value), [512], SIGNATURE)
+
+
+def test_other_parameters_pass() -> None:
+    assert check_request(with_parameter("output", "binary_data", 1), [512], SIGNATURE) == 2
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_requests(name: str) -> None:
     message, signature, text = BAD[name]

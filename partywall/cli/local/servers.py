@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -149,7 +150,7 @@ def agent(
         router=router,
         join_bundle=join,
         blob_dir=blob_dir,
-        modules=tuple(modules or ()),
+        modules=checked_modules(modules or ()),
         queue=QueueDiscipline(queue.value),
         cores=checked_cores(cores),
         sandbox_required=sandbox_required,
@@ -207,6 +208,21 @@ def checked_cores(text: str) -> tuple[int, ...]:
             fields={"field": "cores"},
         )
     return cores
+
+
+def checked_modules(modules: Sequence[str]) -> tuple[str, ...]:
+    """Files of architectures, all of them there; a name without `.py` is a module's and is imported by the workers.
+
+    Raises:
+        InvalidInput: A file is not there.
+    """
+    for file in modules:
+        if file.endswith(".py") and not Path(file).is_file():
+            raise InvalidInput(
+                f"--modules {file!r} is not there: give the file that registers architectures",
+                fields={"field": "modules"},
+            )
+    return tuple(modules)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -78,6 +78,7 @@ def up(
     framed = ("--frames-listen", frames_listen) if frames_listen else ()
     aged = ("--connection-age-s", str(connection_age_s)) if connection_age_s is not None else ()
     servers.checked_cores(cores)
+    registered = servers.checked_modules(modules or ())
     instance = LocalInstance(
         data_dir=data_dir,
         node=check_name(node, "node"),
@@ -96,7 +97,7 @@ def up(
         agent_options=(
             *common,
             *("--queue", queue.value),
-            *(part for file in modules or () for part in ("--modules", _absolute_module(file))),
+            *(part for file in registered for part in ("--modules", _absolute_module(file))),
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),
             *(("--simulate-devices", simulate_devices) if simulate_devices else ()),

@@ -50,7 +50,13 @@ def token(
     """Make a one-time token with which an agent joins under this name."""
     request = fleet_pb2.CreateJoinTokenRequest(node=check_name(node, "node"), lifetime_s=whole_seconds(lifetime))
     answer = session.operator().call(FLEET["CreateJoinToken"], request)
-    session.printer.record({"node": node, "bundle": answer.bundle, "expires_at": time_text(answer.expires_at)})
+    expires = time_text(answer.expires_at)
+    if session.printer.json:
+        session.printer.record({"node": node, "bundle": answer.bundle, "expires_at": expires})
+        return
+    # One line as it is to be copied: in a table it would be cut or folded.
+    session.printer.text(answer.bundle)
+    session.printer.note(f"opens once, for node {node}, until {expires}")
     session.printer.note(f"on the node: PARTYWALL_AGENT_JOIN=BUNDLE partywall agent --node {node} --router HOST:PORT")
 
 
