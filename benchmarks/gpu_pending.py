@@ -106,7 +106,9 @@ UNTRIED = (
         "",
         "benchmarks/sealed.py, into host memory",
     ),
-    Pending("`partywall doctor` on a machine with a GPU", ("partywall/cli/local/checks.py",), "", "simulated library"),
+    Pending(
+        "`partywall doctor` on a machine with a GPU", ("partywall/cli/local/gpu_checks.py",), "", "simulated library"
+    ),
     Pending("several GPUs in one node", ("node_agent/node.py",), "", "simulated nodes"),
     Pending("the live interference model against co-runs on a GPU", ("router/gateway/correction.py",), "", "CPU"),
 )
@@ -116,7 +118,7 @@ NEVER = (
     *(one.name for one in UNTRIED),
     "static SM partitions, unless a row above says that this driver has them",
     "MPS inside a MIG instance: not offered",
-    "green contexts: arithmetic only, no worker uses one",
+    "green contexts: not offered",
 )
 
 
@@ -143,7 +145,7 @@ def pending_page() -> str:
         "| --- | --- |",
         *untried,
         "",
-        "Not offered at all: MPS inside a MIG instance; green contexts as walls. What was measured on an H100 before",
+        "Not offered at all: MPS inside a MIG instance; green contexts. What was measured on an H100 before",
         "this code was written is marked so in [walls](../walls.md).",
         "",
     ]

@@ -74,6 +74,7 @@ class DeviceWatch:
             for device_id in lost:
                 self.handle(DeviceEvent(EventKind.XID, device_id, _FELL_OFF_THE_BUS))
             self._note_mps(faulty)
+            self._note_observed()
 
     def handle(self, event: DeviceEvent) -> None:
         """One event of the driver's: told, and acted on."""
@@ -111,6 +112,18 @@ class DeviceWatch:
                 continue  # asked again in a second
             faulty[device.id] = self._authority.mps_faulty(device.id)
         return lost, faulty
+
+    def _note_observed(self) -> None:
+        """A refusal by the driver made us observe a device: it offers less from now on."""
+        for device in self._devices:
+            why = self._authority.observed(device.id)
+            if why and not device.observed:
+                log.warning("device is only observed from now on", device=device.id, reason=why)
+                message = f"{device.id} is only observed from now on, what stands there is used: {why}"
+                self._on_event(link.AgentEvent(kind=EventName.DEVICE_OBSERVED, device_id=device.id, message=message))
+                changed = replace(self._offers(device), observed=why, fenced=device.fenced)
+                self._devices = tuple(changed if d.id == device.id else d for d in self._devices)
+                self._on_change(self._devices)
 
     def _note_mps(self, faulty: Mapping[str, bool]) -> None:
         for device_id, now in faulty.items():

@@ -32,6 +32,8 @@ ENROL_TIMEOUT_S = 20.0
 RENEW_AT = 2 / 3
 """Share of a certificate's life after which it is renewed."""
 _FILES = ("agent.pem", "agent.key", "ca.pem")
+_NEXT = "identity.next"
+"""A whole identity, while its three files are being replaced."""
 _SPENT = "joined"
 """SHA-256 of the join bundle that was spent last."""
 
@@ -45,6 +47,10 @@ class AgentIdentity:
     certificate_pem: bytes
     key_pem: bytes
     ca_pem: bytes
+
+    def parts(self) -> tuple[bytes, bytes, bytes]:
+        """In the order of the fields, and of the files."""
+        return self.certificate_pem, self.key_pem, self.ca_pem
 
     def credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(self.ca_pem, self.key_pem, self.certificate_pem)
@@ -87,27 +93,57 @@ async def dial(address: str, identity: AgentIdentity) -> FramePipe:
 
 
 def load(folder: Path) -> AgentIdentity | None:
-    """The identity kept in `folder`, or None when this node has not joined, or its files are damaged."""
-    paths = [folder / name for name in _FILES]
-    if not all(path.is_file() for path in paths):
-        return None
-    identity = AgentIdentity(*(path.read_bytes() for path in paths))
-    try:
-        x509.load_pem_x509_certificate(identity.certificate_pem)
-        x509.load_pem_x509_certificate(identity.ca_pem)
-        serialization.load_pem_private_key(identity.key_pem, password=None)
-    except ValueError:
+    """The identity kept in `folder`, or None when this node has not joined, or its files are damaged.
+
+    Where `save` was cut short, it is finished here.
+    """
+    kept, pending = _read(folder), _unpacked(folder / _NEXT)
+    if pending is not None and (kept is None or _begins(kept) <= _begins(pending)):
+        save(folder, pending)
+        return pending
+    (folder / _NEXT).unlink(missing_ok=True)
+    if kept is None and any((folder / name).is_file() for name in _FILES):
         log.warning("certificate or key of this node is damaged; it must join again", folder=str(folder))
-        return None
-    return identity
+    return kept
 
 
 def save(folder: Path, identity: AgentIdentity) -> None:
-    """Keeps an identity; each file is replaced whole, the certificate last."""
+    """Keeps an identity. All of it is in one file before the first of the three is replaced, and until the last is: a
+    certificate is never left with another's key."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    contents = {"agent.key": identity.key_pem, "ca.pem": identity.ca_pem, "agent.pem": identity.certificate_pem}
-    for name, data in contents.items():
+    _write(folder / _NEXT, json.dumps([part.decode() for part in identity.parts()]).encode())
+    for name, data in zip(_FILES, identity.parts(), strict=True):
         _write(folder / name, data)
+    (folder / _NEXT).unlink()
+
+
+def _read(folder: Path) -> AgentIdentity | None:
+    try:
+        return _sound(AgentIdentity(*((folder / name).read_bytes() for name in _FILES)))
+    except FileNotFoundError:
+        return None
+
+
+def _unpacked(path: Path) -> AgentIdentity | None:
+    try:
+        return _sound(AgentIdentity(*(part.encode() for part in json.loads(path.read_bytes()))))
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _sound(identity: AgentIdentity) -> AgentIdentity | None:
+    """The identity, if all parts can be read and the key is the certificate's."""
+    try:
+        certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
+        x509.load_pem_x509_certificate(identity.ca_pem)
+        key = serialization.load_pem_private_key(identity.key_pem, password=None)
+    except ValueError:
+        return None
+    return identity if certificate.public_key() == key.public_key() else None
+
+
+def _begins(identity: AgentIdentity) -> datetime:
+    return x509.load_pem_x509_certificate(identity.certificate_pem).not_valid_before_utc
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 
@@ -15,11 +13,13 @@ from isolation.devices.library import GpuLibrary
 from isolation.devices.nvml import open_nvml
 from isolation.partition.assembly import node_authority, offered_kinds, standing_instances
 from isolation.partition.authority import DeviceAuthority
+from isolation.partition.restrictions import BY_ORDER
 from isolation.partition.simulated_node import SimulatedNode
+from node_agent.run_directory import run_directory
 from node_agent.settings import AgentSettings
 from node_agent.sight import KernelSight, Sight, SimulatedSight
 from partywall.clock import Clock
-from partywall.domain.fleet import Device
+from partywall.domain.fleet import Device, DeviceKind
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +36,12 @@ class OpenNode:
 
     def offers(self, device: Device) -> Device:
         """A device with the kinds and MIG instances it has to offer now."""
-        return _offers(device, self.library, self.simulated is not None)
+        return _offers(device, self.library, self.simulated is not None, self.authority.observed(device.id))
 
 
-def _offers(device: Device, library: GpuLibrary | None, simulated: bool) -> Device:
-    kinds = offered_kinds(device, library, True if simulated else None)
-    return replace(device, kinds=kinds, instances=standing_instances(device, library))
+def _offers(device: Device, library: GpuLibrary | None, simulated: bool, observed: str = "") -> Device:
+    kinds = offered_kinds(device, library, True if simulated else None, bool(observed))
+    return replace(device, kinds=kinds, instances=standing_instances(device, library), observed=observed)
 
 
 def open_node(settings: AgentSettings, clock: Clock) -> OpenNode:
@@ -56,15 +56,18 @@ def open_node(settings: AgentSettings, clock: Clock) -> OpenNode:
     simulated = SimulatedNode(settings.simulate_devices, clock) if settings.simulate_devices else None
     library: GpuLibrary | None = simulated.library if simulated is not None else _driver()
     found = inventory(library, settings.cores)
-    devices = tuple(_offers(d, library, simulated is not None) for d in found)
     authority = node_authority(
-        devices,
+        found,
         library,
         folder,
-        _sockets(folder),
+        run_directory(folder, os.environ),
         time_shared=True,
         mps=simulated.mps_of if simulated is not None else None,
     )
+    for device in found:
+        if settings.observe_only and device.kind is DeviceKind.GPU:
+            authority.observe(device.id, BY_ORDER)
+    devices = tuple(_offers(d, library, simulated is not None, authority.observed(d.id)) for d in found)
     sight: Sight = SimulatedSight(simulated, devices) if simulated is not None else KernelSight()
     return OpenNode(devices, authority, sight, library, simulated)
 
@@ -75,11 +78,3 @@ def _driver() -> GpuLibrary | None:
     except DeviceError as error:
         log.warning("the GPU driver does not start; serving on the CPU alone", reason=error.message)
         return None
-
-
-def _sockets(folder: Path) -> Path:
-    """A short path for the MPS sockets, the same for the same data directory: a socket's path has 108 bytes."""
-    if len(str(folder)) < 60:
-        return folder
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"partywall-{name}"

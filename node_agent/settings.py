@@ -40,5 +40,7 @@ class AgentSettings:
     """A batch counts as stuck after three times its predicted time, and never before this."""
     simulate_devices: tuple[str, ...] = ()
     """For development: GPUs that are not there (h100, h200, a100-80, a100-40), with the whole road over them."""
+    observe_only: bool = False
+    """Make and destroy nothing on a GPU, neither instances nor MPS daemons: serve within what stands."""
     log_level: str = "info"
     log_json: bool | None = None

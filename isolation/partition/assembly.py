@@ -65,7 +65,9 @@ def _mig(device: Device, library: GpuLibrary, journal: Journal) -> Partitioners:
     return {(device.id, PartitionKind.MIG): MigPartitioner(device, library, journal)} if capable else {}
 
 
-def offered_kinds(device: Device, library: GpuLibrary | None, mps: bool | None = None) -> tuple[PartitionKind, ...]:
+def offered_kinds(
+    device: Device, library: GpuLibrary | None, mps: bool | None = None, observed: bool = False
+) -> tuple[PartitionKind, ...]:
     """The kinds of partitions that can be made on a device now.
 
     A GPU with MIG on takes nothing else: CUDA sees no whole GPU there. Turning MIG on is the operator's decision.
@@ -74,6 +76,7 @@ def offered_kinds(device: Device, library: GpuLibrary | None, mps: bool | None =
         device: The device.
         library: The driver; None: no GPU is shared.
         mps: Whether there is an MPS daemon to start; None: look for the driver's.
+        observed: Whether we only observe the device: then no daemon is started.
     """
     if device.kind is DeviceKind.CPU:
         return (PartitionKind.WHOLE, PartitionKind.CPUSET)
@@ -84,6 +87,8 @@ def offered_kinds(device: Device, library: GpuLibrary | None, mps: bool | None =
             return (PartitionKind.MIG,)
     except DeviceError:
         pass  # no MIG here, or nobody can tell: the device is offered as the plain GPU that it then is
+    if observed:
+        return (PartitionKind.WHOLE,)
     has_mps = shutil.which(MPS_BINARY) is not None if mps is None else mps
     return (PartitionKind.WHOLE, PartitionKind.MPS) if has_mps else (PartitionKind.WHOLE,)
 

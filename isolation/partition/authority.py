@@ -2,7 +2,8 @@
 
 Rules: a partition is on disk before it is made and until it is gone; what was found is used and never destroyed;
 work on one device is serialised, and so are worker starts (several at once misjudge each other's memory); a device
-that fails is fenced until an operator clears it; without privileges the node still uses what stands.
+that fails is fenced until an operator clears it; a device that may not be changed is only observed: what stands on it
+is used, nothing on it is made or destroyed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from isolation.devices.errors import DeviceForbidden, DeviceLost
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.ledger import Account, account, objection
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
 from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
+from isolation.partition.restrictions import Restrictions
+from isolation.partition.turns import Turns
 from partywall.domain.fleet import Device, Partition, PartitionKind
 from partywall.errors import AlreadyExists, InvalidInput, NotFound, NotReady, PartywallError, Reason
 
@@ -53,9 +55,8 @@ class DeviceAuthority:
         self._journal = journal
         self._time_shared = time_shared
         self._locks = {device.id: threading.RLock() for device in devices}
-        self._turns = {device.id: threading.Lock() for device in devices}
-        self._fences: dict[str, str] = {}
-        self._observe_only: set[str] = set()
+        self._turns = Turns(self._devices)
+        self._restrictions = Restrictions()
 
     def partitions(self, device_id: str | None = None) -> tuple[Partition, ...]:
         """Everything that is given out, in whatever phase."""
@@ -66,21 +67,24 @@ class DeviceAuthority:
         """What is given out of a device."""
         return account(self.partitions(device_id))
 
-    def observe_only(self, device_id: str) -> bool:
-        """Whether the driver refused us a change: what stands is used, nothing is made."""
-        return device_id in self._observe_only
+    def observe(self, device_id: str, reason: str) -> None:
+        """From now on what stands on the device is used, and nothing on it is made or destroyed."""
+        self._restrictions.observe(self._device(device_id).id, reason)
+
+    def observed(self, device_id: str) -> str:
+        """Why a device is only observed, by order or because the driver refused us a change; empty: it is not."""
+        return self._restrictions.observed(device_id)
 
     def fence(self, device_id: str, reason: str) -> None:
         """No new partition on this device until `unfence`; what stands stays accounted for."""
-        self._device(device_id)
-        self._fences[device_id] = reason
+        self._restrictions.fence(self._device(device_id).id, reason)
 
     def unfence(self, device_id: str) -> None:
-        self._fences.pop(device_id, None)
+        self._restrictions.unfence(device_id)
 
     def fenced(self, device_id: str) -> str | None:
         """Why the device takes nothing new; None: it does."""
-        return self._fences.get(device_id)
+        return self._restrictions.fenced(device_id)
 
     def prepare(self, partition: Partition, leaving: Collection[str] = ()) -> WorkerConfinement:
         """Makes a partition, or finds it standing. It may overlap with those of `leaving`, which it takes over from.
@@ -88,7 +92,7 @@ class DeviceAuthority:
         Raises:
             AlreadyExists: The id is taken by a different partition.
             NotReady: No room, the device is fenced, or it cannot be made now.
-            DeviceForbidden: It would have to be made and we may not.
+            PermissionDenied: It would have to be made and we may not.
         """
         with self._lock(partition.device_id):
             known = self._journal.entries.get(partition.id)
@@ -97,7 +101,8 @@ class DeviceAuthority:
                     f"partition {partition.id} stands as something else; a resize takes a new id",
                     fields={"partition": partition.id},
                 )
-            self._check_fence(partition)
+            self._restrictions.check_fence(partition)
+            self._restrictions.check_change(partition, self._stands)
             if known is None:
                 self._check_room(partition, leaving)
             return self._make(partition, fresh=known is None)
@@ -140,12 +145,14 @@ class DeviceAuthority:
             return
         partition = entry.partition
         with self._lock(partition.device_id):
-            self._journal.put(partition, Phase.RELEASING)
-            try:
-                self._partitioner(partition).release(partition)
-            except DeviceForbidden:
-                self._observe_only.add(partition.device_id)
-                raise
+            # What stands on a device that we only observe stays, ours or not; it is given out no longer.
+            if not self.observed(partition.device_id) or partition.kind not in (PartitionKind.MIG, PartitionKind.MPS):
+                self._journal.put(partition, Phase.RELEASING)
+                try:
+                    self._partitioner(partition).release(partition)
+                except PartywallError as error:
+                    self._restrictions.note(partition.device_id, error)
+                    raise
             self._journal.remove(partition_id)
 
     def layout_changed(self, device_id: str) -> tuple[str, ...]:
@@ -186,26 +193,15 @@ class DeviceAuthority:
         Raises:
             NotReady: The turn did not come in time.
         """
-        self._device(device_id)
-        turn = self._turns[device_id]
-        if not turn.acquire(timeout=turn_s):
-            raise NotReady(
-                f"another worker has been starting on {device_id} for {turn_s} s; look at it and retry",
-                reason=Reason.WRONG_STATE,
-                fields={"device": device_id},
-                retry_after_s=1.0,
-            )
-        try:
+        with self._turns.take(self._device(device_id).id, turn_s):
             yield
-        finally:
-            turn.release()
 
     def _make(self, partition: Partition, fresh: bool) -> WorkerConfinement:
         self._journal.put(partition, Phase.PREPARING)
         try:
             confinement = self._partitioner(partition).prepare(partition)
         except PartywallError as error:
-            self._note(partition.device_id, error)
+            self._restrictions.note(partition.device_id, error)
             if fresh:  # what stood before may have workers in it: a failed second look takes nothing down
                 self._undo(partition)
             raise
@@ -219,15 +215,14 @@ class DeviceAuthority:
         try:
             self._partitioner(partition).release(partition)
         except PartywallError as error:
-            self._note(partition.device_id, error)
+            self._restrictions.note(partition.device_id, error)
             return
         self._journal.remove(partition.id)
 
-    def _note(self, device_id: str, error: PartywallError) -> None:
-        if isinstance(error, DeviceLost):
-            self._fences[device_id] = error.message
-        if isinstance(error, DeviceForbidden):
-            self._observe_only.add(device_id)
+    def _stands(self, partition: Partition) -> bool:
+        """Whether using the partition changes nothing on its device."""
+        partitioner = self._partitioner(partition)
+        return not isinstance(partitioner, MigPartitioner) or partitioner.stands(partition)
 
     def _check_room(self, partition: Partition, leaving: Collection[str]) -> None:
         device = self._device(partition.device_id)
@@ -237,14 +232,6 @@ class DeviceAuthority:
                 f"partition {partition.id} has no place on {partition.device_id}: {reason}",
                 reason=Reason.NO_PLACE,
                 fields={"partition": partition.id, "device": partition.device_id},
-            )
-
-    def _check_fence(self, partition: Partition) -> None:
-        if (why := self._fences.get(partition.device_id)) is not None:
-            raise NotReady(
-                f"device {partition.device_id} is fenced: {why}",
-                reason=Reason.WRONG_STATE,
-                fields={"device": partition.device_id},
             )
 
     def _partitioner(self, partition: Partition) -> Partitioner:

@@ -79,6 +79,12 @@ class MigPartitioner:
         wall = f"mig: {device.uuid}, {device.multiprocessors} SMs, {device.memory_bytes >> 20} MiB"
         return Attestation(not reasons, wall, tuple(reasons))
 
+    def stands(self, partition: Partition) -> bool:
+        """Whether the instance is there and complete, so that using it changes nothing; False also where MIG is off."""
+        slot = self._check(partition)
+        instance = self._standing(slot)
+        return instance is not None and self._device_of(instance) is not None
+
     def before_kill(self, partition: Partition, pid: int) -> None:
         """A signal is enough: an instance is a fault domain of its own."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from partywall.errors import DeadlineExceeded, InvalidInput, NotReady, Reason, Unsupported
+from partywall.errors import DeadlineExceeded, InvalidInput, NotReady, PermissionDenied, Reason, Unsupported
 
 BINARY = "nvidia-cuda-mps-control"
 _START_TIMEOUT_S = 20.0
@@ -37,6 +37,10 @@ class MpsDown(NotReady):
     """There is no daemon to talk to."""
 
     default_reason = Reason.WRONG_STATE
+
+
+class MpsForbidden(PermissionDenied):
+    """This user may not start a daemon here."""
 
 
 class ServerState(enum.StrEnum):
@@ -65,7 +69,11 @@ class MpsControl(Protocol):
         ...
 
     def start(self) -> None:
-        """Starts the daemon, or finds the one that already serves this directory. Raises `Unsupported`, `NotReady`."""
+        """Starts the daemon, or finds the one that already serves this directory.
+
+        Raises:
+            Unsupported, NotReady, MpsForbidden: There is none, it does not start, or we may not start it.
+        """
         ...
 
     def stop(self) -> None:
@@ -145,9 +153,12 @@ class NvidiaMpsControl:
                 return
             if shutil.which(self._command[0]) is None:
                 raise Unsupported(f"{self._command[0]} is not on this machine; install the NVIDIA driver's MPS tools")
-            for folder in (self._pipe, self._log):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._launch()
+            try:
+                for folder in (self._pipe, self._log):
+                    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._launch()
+            except PermissionError as error:
+                raise MpsForbidden(f"the MPS daemon for {self._gpu_uuid} may not be started: {error}") from error
             # The launcher may return before the daemon has written its number down.
             if not self._soon(self._adopt):
                 if self._static:
@@ -227,7 +238,8 @@ class NvidiaMpsControl:
             raise Unsupported(_NO_STATIC)
         if done.returncode:
             text = said.read_text(errors="replace").strip()[-300:]
-            raise MpsDown(f"the MPS daemon for {self._gpu_uuid} does not start: {text}")
+            kind = MpsForbidden if "permission" in text.lower() else MpsDown
+            raise kind(f"the MPS daemon for {self._gpu_uuid} does not start: {text}")
 
     def _daemon_environment(self) -> dict[str, str]:
         return self._environment | {

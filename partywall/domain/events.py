@@ -16,6 +16,8 @@ class EventName(enum.StrEnum):
     MEMORY_EXHAUSTED = "memory_exhausted"
     DEVICE_FAULT = "device_fault"
     DEVICE_LOST = "device_lost"
+    DEVICE_OBSERVED = "device_observed"
+    """The driver refused a change: what stands on the device is used, nothing is made there any more."""
     MPS_FAULT = "mps_fault"
     KEY_UNUSABLE = "key_unusable"
     """The router cannot unwrap the data key of what should be loaded there."""

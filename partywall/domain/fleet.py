@@ -63,6 +63,8 @@ class Device:
     """MIG instances that stand and can be used; made and destroyed by the operator."""
     fenced: str = ""
     """Why nothing new may be placed on it; empty: it may."""
+    observed: str = ""
+    """Why its agent changes nothing on it and only uses what stands; empty: it may change it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ def device_to_proto(device: fleet.Device) -> fleet_pb2.Device:
         cores=device.cores,
         kinds=[fleet_pb2.PartitionKind.Value(f"PARTITION_KIND_{kind.name}") for kind in device.kinds],
         fenced=device.fenced,
+        observed=device.observed,
         instances=[
             fleet_pb2.MigInstance(
                 profile_id=one.profile_id,
@@ -154,6 +155,7 @@ def device_from_proto(message: fleet_pb2.Device) -> fleet.Device:
         cores=tuple(message.cores),
         kinds=tuple(_partition_kind(kind) for kind in message.kinds),
         fenced=message.fenced,
+        observed=message.observed,
         instances=tuple(
             fleet.Instance(one.profile_id, one.start, one.memory_bytes, one.compute_units) for one in message.instances
         ),

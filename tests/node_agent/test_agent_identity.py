@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -151,3 +153,61 @@ def test_an_epoch_file_that_holds_no_number_says_what_to_do(tmp_path: Path) -> N
     path.write_bytes(b"\xff\n")
     with pytest.raises(NotReady, match="remove it"):
         EpochFile(path)
+
+
+CUT_SHORT = """
+import os, sys
+from pathlib import Path
+from node_agent.identity import AgentIdentity, save
+
+fresh, folder, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+identity = AgentIdentity(*((fresh / name).read_bytes() for name in ("agent.pem", "agent.key", "ca.pem")))
+seen = 0
+
+def stop(event, arguments):
+    global seen
+    if event in ("os.rename", "os.remove"):
+        seen += 1
+        if seen > last:
+            os._exit(9)
+
+sys.addaudithook(stop)
+save(folder, identity)
+"""
+
+
+def signed(authority: Authority, at: datetime) -> identities.AgentIdentity:
+    made = authority.agent("n1", at)
+    return identities.AgentIdentity(made.certificate_pem, made.key_pem, authority.ca_pem)
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_kill_between_any_two_steps_leaves_one_whole_identity(tmp_path: Path, steps: int) -> None:
+    authority = Authority.create(now())
+    old, new = signed(authority, now() - timedelta(days=1)), signed(authority, now())
+    identities.save(tmp_path / "node", old)
+    identities.save(tmp_path / "fresh", new)
+    command = [sys.executable, "-c", CUT_SHORT, str(tmp_path / "fresh"), str(tmp_path / "node"), str(steps)]
+    done = subprocess.run(command, timeout=60, check=False)
+    assert done.returncode == (9 if steps < 5 else 0)
+    # Before the first step nothing of the new one is there; from then on it is the new one.
+    assert identities.load(tmp_path / "node") == (old if steps == 0 else new)
+    assert identities.load(tmp_path / "node") == (old if steps == 0 else new), "and so it stays"
+    assert not (tmp_path / "node" / "identity.next").exists()
+
+
+def test_a_certificate_with_anothers_key_is_damaged(tmp_path: Path) -> None:
+    authority = Authority.create(now())
+    identities.save(tmp_path, signed(authority, now()))
+    (tmp_path / "agent.key").write_bytes(authority.agent("n1", now()).key_pem)
+    assert identities.load(tmp_path) is None
+
+
+def test_what_the_router_wrote_later_goes_before_what_was_left_over(tmp_path: Path) -> None:
+    authority = Authority.create(now())
+    left, later = signed(authority, now() - timedelta(days=2)), signed(authority, now())
+    identities.save(tmp_path, later)
+    (tmp_path / "identity.next").write_text(json.dumps([part.decode() for part in left.parts()]))
+    assert identities.load(tmp_path) == later
+    (tmp_path / "identity.next").write_text("{")
+    assert identities.load(tmp_path) == later

@@ -15,7 +15,7 @@ from node_agent.node import OpenNode, open_node
 from node_agent.settings import AgentSettings
 from partywall.clock import VirtualClock
 from partywall.domain.fleet import Device, Partition, PartitionKind
-from partywall.errors import NotReady
+from partywall.errors import NotReady, PermissionDenied
 from partywall.v1 import agent_link_pb2 as link
 
 
@@ -116,3 +116,42 @@ def test_a_layout_that_the_operator_changed_is_offered_anew(tmp_path: Path) -> N
     node.library.destroy_gpu_instance(gpu, instance.id)
     watch.handle(DeviceEvent(EventKind.MIG_CHANGED, gpu))
     assert [(i.profile_id, i.start) for i in changes[-1][0].instances] == [(9, 4)]
+
+
+def test_an_agent_that_only_observes_offers_what_stands(tmp_path: Path) -> None:
+    settings = AgentSettings(tmp_path, "n", "r:1", simulate_devices=("h100", "h100-mig"), observe_only=True)
+    node = open_node(settings, VirtualClock())
+    plain, cut, cpu = node.devices
+    assert (plain.kinds, cut.kinds) == ((PartitionKind.WHOLE,), (PartitionKind.MIG,))
+    assert len(cut.instances) == 2
+    assert "--observe-only" in plain.observed
+    assert cpu.observed == "", "affinity is a process's own matter"
+    assert PartitionKind.CPUSET in cpu.kinds
+    node.authority.prepare(Partition("w", PartitionKind.WHOLE, plain.id))
+    slot = cut.instances[0]
+    name = f"p-mig-{slot.profile_id}-{slot.start}"
+    node.authority.prepare(Partition(name, PartitionKind.MIG, cut.id))
+    node.authority.release(name)
+    assert node.offers(cut).instances == cut.instances
+    with pytest.raises(PermissionDenied, match="--observe-only"):
+        node.authority.prepare(Partition("a", PartitionKind.MPS, plain.id, (), 50))
+
+
+async def test_a_device_that_turns_out_to_be_forbidden_offers_less_and_says_so(tmp_path: Path) -> None:
+    node = open_node(AgentSettings(tmp_path, "n", "r:1", simulate_devices=("h100",)), VirtualClock())
+    world = World(node)
+    world.watch = DeviceWatch(
+        node.library, node.authority, node.devices, world.events.append, world.changes.append,  # type: ignore[arg-type]
+        lambda device_id, why: None, node.offers,
+    )  # fmt: skip
+    assert PartitionKind.MPS in world.watch.devices[0].kinds
+    node.authority.observe(world.gpu, "no permission")
+    task = asyncio.create_task(world.watch.run())
+    try:
+        await until(lambda: bool(world.changes), "the report")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert world.changes[0][0].kinds == (PartitionKind.WHOLE,)
+    assert (world.changes[0][0].observed, world.events[0].kind) == ("no permission", "device_observed")
+    assert len(world.events) == 1

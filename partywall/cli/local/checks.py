@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import importlib.metadata
 import json
@@ -17,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from partywall.cli.values import human_bytes
-from partywall.errors import PartywallError
 
 _MIN_NOFILE = 4096
 _MIN_FREE_BYTES = 1 << 30
-_GREEN_CONTEXT_CUDA = 12040
 _LIBRARIES: tuple[tuple[str, str, str], ...] = (
     ("grpcio", "1.81.1", "partywall"),
     ("protobuf", "6.33.5", "partywall"),
@@ -70,76 +67,6 @@ class Check:
             "found": self.found,
             "fix": self.fix,
         }
-
-
-def gpus() -> list[Check]:
-    """GPUs through the driver, with their MIG mode."""
-    try:
-        from isolation.devices.nvml import open_nvml
-    except ModuleNotFoundError as missing:
-        return [Check("gpu", "driver", Status.INFO, f"{missing.name} is not installed", _install("agent"))]
-    try:
-        library = open_nvml()
-        if library is None:
-            return [Check("gpu", "driver", Status.INFO, "no NVIDIA driver", "install the driver to serve from GPUs")]
-        with library:
-            found = [_gpu(library, gpu) for gpu in library.gpus()]
-    except PartywallError as failure:
-        return [Check("gpu", "driver", Status.FAIL, failure.message, "check with nvidia-smi")]
-    return [_driver(), *found]
-
-
-def _gpu(library: Any, gpu: Any) -> Check:
-    what = f"{gpu.name}, {human_bytes(gpu.memory_bytes)}, {gpu.multiprocessors} SMs"
-    if not gpu.mig_capable:
-        return Check("gpu", f"gpu {gpu.index}", Status.OK, f"{what}, cannot do MIG")
-    try:
-        mode = library.mig_mode(gpu.uuid)
-    except PartywallError as failure:
-        return Check("gpu", f"gpu {gpu.index}", Status.WARN, f"{what}, MIG mode unknown: {failure.message}")
-    state = "on" if mode.current else "off"
-    if mode.current != mode.pending:
-        return Check(
-            "gpu", f"gpu {gpu.index}", Status.WARN, f"{what}, MIG {state}, a change is waiting", "reset the GPU"
-        )
-    return Check("gpu", f"gpu {gpu.index}", Status.OK, f"{what}, MIG {state}")
-
-
-def _driver() -> Check:
-    path = Path("/proc/driver/nvidia/version")
-    text = path.read_text().splitlines()[0] if path.is_file() else "present"
-    return Check("gpu", "driver", Status.OK, text.removeprefix("NVRM version:").strip())
-
-
-def mps() -> list[Check]:
-    """The control binary, and whether a daemon answers on the usual pipe."""
-    binary = shutil.which("nvidia-cuda-mps-control")
-    if binary is None:
-        fix = "install the driver's compute utilities to share a GPU by MPS"
-        return [Check("mps", "control binary", Status.INFO, "not found", fix)]
-    pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - CUDA's own default
-    running = (pipe / "control").exists()
-    found = f"pipe {pipe} is there" if running else f"no daemon at {pipe}"
-    fix = "" if running else "the agent starts one when it needs it"
-    return [
-        Check("mps", "control binary", Status.OK, binary),
-        Check("mps", "daemon", Status.OK if running else Status.INFO, found, fix),
-    ]
-
-
-def green_contexts() -> list[Check]:
-    """Whether the CUDA driver has the green-context calls (12.4 and newer)."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return [Check("gpu", "green contexts", Status.INFO, "no CUDA driver library")]
-    version = ctypes.c_int(0)
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    has_calls = hasattr(cuda, "cuGreenCtxCreate")
-    number = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
-    if has_calls and version.value >= _GREEN_CONTEXT_CUDA:
-        return [Check("gpu", "green contexts", Status.OK, number)]
-    return [Check("gpu", "green contexts", Status.WARN, number, "update the driver to one of CUDA 12.4 or newer")]
 
 
 def cores() -> list[Check]:
@@ -262,7 +189,7 @@ def _limit(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else str(value)
 
 
-def _install(extra: str) -> str:
+def install_hint(extra: str) -> str:
     return f"pip install 'partywall[{extra}]'"
 
 

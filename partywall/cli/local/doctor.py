@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from partywall.cli.local import checks, partition_checks
+from partywall.cli.local import checks, gpu_checks, partition_checks
 from partywall.cli.local.checks import Check, Status
 from partywall.cli.options import command
 from partywall.cli.output import Printer
@@ -38,9 +38,9 @@ def report(printer: Printer, found: list[Check]) -> None:
 
 def _looks(session: Session) -> tuple[Callable[[], list[Check]], ...]:
     return (
-        checks.gpus,
-        checks.mps,
-        checks.green_contexts,
+        gpu_checks.gpus,
+        gpu_checks.mps,
+        gpu_checks.privileges,
         checks.cores,
         checks.memory,
         checks.cgroups,

@@ -107,6 +107,10 @@ SimulateDevices = Annotated[
         help="For development: GPUs that are not there (h100,h200,a100-80,a100-40); models run on the CPU behind them.",
     ),
 ]
+ObserveOnly = Annotated[
+    bool,
+    typer.Option("--observe-only", help="Change nothing on a GPU (no MPS daemon, no MIG): serve within what stands."),
+]
 NoOvercommit = Annotated[bool, typer.Option("--no-overcommit", help="Models wait when no core is free.")]
 SandboxRequired = Annotated[
     bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")

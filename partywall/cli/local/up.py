@@ -56,6 +56,7 @@ def up(
     cores: opt.Cores = "",
     sandbox_required: opt.SandboxRequired = False,
     simulate_devices: opt.SimulateDevices = "",
+    observe_only: opt.ObserveOnly = False,
     watchdog_s: opt.WatchdogS = 30.0,
     node: Annotated[str, typer.Option("--node", help="Name of this machine's node.")] = servers.LOCAL_NODE,
     router_processes: Annotated[
@@ -101,6 +102,7 @@ def up(
             *(("--cores", cores) if cores else ()),
             *(("--sandbox-required",) if sandbox_required else ()),
             *(("--simulate-devices", simulate_devices) if simulate_devices else ()),
+            *(("--observe-only",) if observe_only else ()),
             *("--watchdog-s", str(watchdog_s)),
             *(("--no-coalescing",) if no_coalescing else ()),
             *("--sealed-memory", str(sealed_memory)),

@@ -116,14 +116,19 @@ def _print_nodes(printer: Printer, record: dict[str, Any]) -> None:
             "units": device["compute_units"] if device else "",
             "memory": human_bytes(device["memory_bytes"]) if device else "",
             "cut": ", ".join(device["partitions"]) if device else "",
-            "fenced": (device["fenced"] or "") if device else "",
+            "fenced": _restriction(device) if device else "",
         }
         for node in record["nodes"]
         for device in node["devices"] or [None]
     ]
     columns = {"name": "NODE", "state": "STATE", "device": "DEVICE", "units": "UNITS", "memory": "MEMORY"}
-    columns |= {"cut": "CUT BY", "fenced": "FENCED"}
+    columns |= {"cut": "CUT BY", "fenced": "RESTRICTED"}
     printer.rows(rows, columns, empty="no nodes yet: partywall fleet token NODE")
+
+
+def _restriction(device: dict[str, Any]) -> str:
+    """Why a device takes nothing new, or nothing that would have to be made."""
+    return device["fenced"] or (f"observe only: {device['observed']}" if device["observed"] else "")
 
 
 def _place(replica: dict[str, Any]) -> dict[str, str]:

@@ -162,6 +162,7 @@ def _node_row(node: fleet_pb2.Node) -> dict[str, Any]:
                 "cores": list(device.cores),
                 "partitions": [enum_text(fleet_pb2.PartitionKind, k, "PARTITION_KIND_") for k in device.kinds],
                 "fenced": device.fenced or None,
+                "observed": device.observed or None,
             }
             for device in node.devices
         ],

@@ -3,7 +3,8 @@
 State is a folder of files, so that tests can play clients: `client_PID` is one, `server` holds the server's number,
 `state` its state; while `hang` exists no answer comes. With STAND_IN_STATIC=1 it has static SM partitions, 16 chunks of
 them; with STAND_IN_BROKEN=1 it does not start; with STAND_IN_HOLDS=1 the daemon keeps its launcher's output open; with
-STAND_IN_FRIENDLY=1 the usage that it prints instead of starting counts as success.
+STAND_IN_FRIENDLY=1 the usage that it prints instead of starting counts as success; with STAND_IN_FORBIDDEN=1 its user
+may not start it.
 """
 
 import os
@@ -21,6 +22,9 @@ def daemon(pipe: Path) -> int:
         return 0 if "STAND_IN_FRIENDLY" in os.environ else 1
     if "STAND_IN_BROKEN" in os.environ:
         print("Failed to start MPS control daemon")
+        return 1
+    if "STAND_IN_FORBIDDEN" in os.environ:
+        print("Cannot create the pipe directory: Permission denied")
         return 1
     child = os.fork()
     if child == 0:

@@ -17,12 +17,13 @@ from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
+from isolation.partition.mps_control import MpsForbidden
 from isolation.partition.mps_simulated import SimulatedMps
 from isolation.partition.partitioner import Observation
 from isolation.partition.whole import WholePartitioner
 from partywall.clock import VirtualClock
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
-from partywall.errors import AlreadyExists, DataLoss, InvalidInput, NotFound, NotReady
+from partywall.errors import AlreadyExists, DataLoss, InvalidInput, NotFound, NotReady, PermissionDenied
 
 GIB = 1 << 30
 CPU = Device("cpu", DeviceKind.CPU, "CPU", 16 * GIB, 4, (0, 1, 2, 3))
@@ -202,10 +203,12 @@ def test_a_lost_device_is_fenced_until_the_operator_clears_it(node: Node) -> Non
 def test_without_privileges_the_node_observes_and_uses_what_stands(tmp_path: Path) -> None:
     node = Node(tmp_path, privileged=False)
     node.root().set_mig_mode(node.gpu.uuid, True)
-    assert not node.authority.observe_only(node.gpu.uuid)
+    assert node.authority.observed(node.gpu.uuid) == ""
     with pytest.raises(DeviceForbidden):
         node.authority.prepare(node.mig("9-4"))
-    assert node.authority.observe_only(node.gpu.uuid)
+    assert "create_gpu_instance" in node.authority.observed(node.gpu.uuid)
+    with pytest.raises(PermissionDenied, match="would have to be made"):
+        node.authority.prepare(node.mig("9-4"))
     made = node.root().create_gpu_instance(node.gpu.uuid, 9, MigPlacement(4, 4))
     node.root().create_compute_instance(node.gpu.uuid, made.id)
     node.authority.prepare(node.mig("9-4"))
@@ -263,3 +266,36 @@ def test_the_journal_reads_back_what_was_written(tmp_path: Path) -> None:
     assert again.owns("GPU-1/9@4")
     again.disclaim("GPU-1/9@4")
     assert not Journal(path).owns("GPU-1/9@4")
+
+
+def test_an_observed_device_keeps_what_stands_and_takes_no_daemon(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.root().set_mig_mode(node.gpu.uuid, True)
+    node.authority.prepare(node.mig("9-4"))
+    standing = node.root().gpu_instances(node.gpu.uuid)
+    node.authority.observe(node.gpu.uuid, "the operator said so")
+    node.authority.prepare(node.mig("9-4"))
+    node.authority.release("mig-9-4")
+    assert node.authority.partitions() == ()
+    assert node.root().gpu_instances(node.gpu.uuid) == standing, "ours too: nothing is destroyed"
+    for made in (node.mig("9-0"), node.share("a", 10)):
+        with pytest.raises(PermissionDenied, match="the operator said so"):
+            node.authority.prepare(made)
+    assert not node.mps.alive()
+    node.authority.prepare(cores("c", 0))
+    with pytest.raises(InvalidInput, match="not on this node"):
+        node.authority.observe("GPU-elsewhere", "no")
+
+
+def test_a_daemon_that_may_not_be_started_makes_the_device_observed(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+
+    def refuse() -> None:
+        raise MpsForbidden("the MPS daemon may not be started: Permission denied")
+
+    node.mps.start = refuse  # type: ignore[method-assign]
+    with pytest.raises(MpsForbidden):
+        node.authority.prepare(node.share("a", 10))
+    assert "may not be started" in node.authority.observed(node.gpu.uuid)
+    assert node.authority.partitions() == ()
+    node.authority.prepare(Partition("w", PartitionKind.WHOLE, node.gpu.uuid))

@@ -13,7 +13,7 @@ import pytest
 
 from isolation.devices.geometry import MigModel
 from isolation.devices.simulated_gpu import SimulatedGpu
-from isolation.partition.mps_control import MpsControl, MpsDown, MpsSlow, NvidiaMpsControl, ServerState
+from isolation.partition.mps_control import MpsControl, MpsDown, MpsForbidden, MpsSlow, NvidiaMpsControl, ServerState
 from isolation.partition.mps_simulated import SimulatedMps
 from partywall.clock import VirtualClock
 from partywall.errors import InvalidInput, NotReady, Unsupported
@@ -182,6 +182,13 @@ def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(MpsDown, match="Failed to start MPS control daemon"):
         control.start()
     assert not control.alive()
+
+
+def test_a_daemon_that_this_user_may_not_start_is_told_apart(tmp_path: Path) -> None:
+    environment = {**os.environ, "STAND_IN_FORBIDDEN": "1"}
+    control = NvidiaMpsControl("GPU-1", tmp_path, [sys.executable, str(STAND_IN)], environment=environment)
+    with pytest.raises(MpsForbidden, match="Permission denied"):
+        control.start()
 
 
 def test_a_machine_without_the_binary_says_so(tmp_path: Path) -> None:
