@@ -10,11 +10,8 @@ Pure: time is only the budget that is passed in, as a function that says whether
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from partywall.errors import InvalidInput
 from router.policy.fleet_plan import (
@@ -26,7 +23,8 @@ from router.policy.fleet_plan import (
     linear_bound,
 )
 from router.policy.packing import Bins, Item, SlowdownBound
-from router.policy.sizing import Floats, Need, ProfileGrid, names_of, size
+from router.policy.planner_needs import Needs
+from router.policy.sizing import ProfileGrid, names_of
 
 __all__ = ["Budget", "FleetPlan", "FleetPlanner", "ModelDemand", "PlannedReplica", "PlannerLimits"]
 
@@ -58,11 +56,8 @@ class FleetPlanner:
         self._bins = Bins(devices, memory_gb, bound)
         self._where: list[list[tuple[int, Item]]] = [[] for _ in demands]
         self._why: list[str] = [""] * len(demands)
-        everyone = range(len(demands))
-        self._quiet = self._size(everyone, np.ones(len(demands)))
-        self._allowance = self._neighbours_cost()
-        self._need = self._size(everyone, self._allowance)
-        self._without_allowance(everyone, self._need)
+        self._needs = Needs(grid, self._demands, bound, self._limits)
+        self._need = self._needs.need
         self._placed_for: list[ModelDemand] = list(demands)
         self._unplaced: set[int] = set()
         self.moved = 0
@@ -123,7 +118,7 @@ class FleetPlanner:
         stood = self._where[model]
         same_wall = demand.wall == self._demands[model].wall and demand.memory_gb == self._demands[model].memory_gb
         self._demands[model] = demand
-        self._update_need(model)
+        self._needs.update(model)
         if same_wall and stood and self._still_fits(model, stood):
             return False
         before = self.moved
@@ -217,7 +212,7 @@ class FleetPlanner:
 
     def lower_bound(self) -> float:
         """Devices of the linear relaxation: per wall, compute at no slowdown and memory, whichever is more."""
-        return linear_bound(self._demands, self._quiet, self._bins.memory_gb)
+        return linear_bound(self._demands, self._needs.quiet, self._bins.memory_gb)
 
     def violations(self) -> list[str]:
         """Every promise checked anew from the placements alone; empty when all hold."""
@@ -225,51 +220,6 @@ class FleetPlanner:
         if self._unplaced:
             found.append(f"not placed: {names_of(self._grid, sorted(self._unplaced))}")
         return found
-
-    # -- sizes --------------------------------------------------------------------------------------------------
-
-    def _columns(self, models: Sequence[int] | range) -> tuple[Floats, Floats, Floats]:
-        chosen = [self._demands[m] for m in models]
-        return (
-            np.array([d.rate_per_s for d in chosen]),
-            np.array([d.cv for d in chosen]),
-            np.array([d.objective_ms / 1000 for d in chosen]),
-        )
-
-    def _neighbours_cost(self) -> Floats:
-        """Per model, the slowdown to expect beside neighbours that fill the rest of a device."""
-        shares = self._quiet.share.tolist()
-        pressure = sum(self._bound.pressure(m, s) * int(self._quiet.replicas[m]) for m, s in enumerate(shares))
-        per_device = pressure / max(float(self._quiet.devices.sum()), 1e-9) * self._limits.pressure_margin
-        cost = np.array([1.0 + self._bound.sensitivity(m) * per_device * (1 - s / 100) for m, s in enumerate(shares)])
-        return np.asarray(np.minimum(cost, self._limits.most_allowance), dtype=np.float64)
-
-    def _without_allowance(self, models: Sequence[int] | range, need: Need) -> None:
-        """A model that no share serves beside neighbours is sized for quiet ones."""
-        for at, model in enumerate(models):
-            if not need.share[at] and self._quiet.share[model]:
-                need.share[at], need.replicas[at] = self._quiet.share[model], self._quiet.replicas[model]
-                need.batch[at], need.slack[at] = self._quiet.batch[model], self._quiet.slack[model]
-
-    def _size(self, models: Sequence[int] | range, allowance: Floats) -> Need:
-        rows = list(models)
-        grid = self._grid
-        if len(rows) < len(grid.models):
-            grid = replace(grid, models=tuple(grid.models[m] for m in rows), latency_ms=grid.latency_ms[rows])
-        return size(grid, *self._columns(rows), allowance, self._limits.miss)
-
-    def _update_need(self, model: int) -> None:
-        one = self._size([model], self._allowance[[model]])
-        quiet = self._size([model], np.ones(1))
-        for mine, new in zip(_columns(self._quiet), _columns(quiet), strict=True):
-            mine[model] = new[0]
-        self._without_allowance([model], one)
-        for mine, new in zip(_columns(self._need), _columns(one), strict=True):
-            mine[model] = new[0]
-
-
-def _columns(need: Need) -> tuple[NDArray[Any], ...]:
-    return need.share, need.replicas, need.batch, need.slack
 
 
 def _alike(new: ModelDemand, old: ModelDemand) -> bool:

@@ -9,13 +9,13 @@ to be done goes to an `Actuator`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from router.policy.catalog import ServedModel, Traffic
+from router.policy.fair_use import FairUse
 from router.policy.pool_limits import Actuator, PoolLimits
 from router.policy.residency import Residency
-from router.policy.schedule import NEVER, DeviceSchedule, PlannedLoad
+from router.policy.schedule import NEVER, DeviceSchedule, PlannedLoad, first_done
 
 __all__ = ["Actuator", "Pool", "PoolLimits"]
 
@@ -47,22 +47,15 @@ class Pool:
         self._anticipates = limits.swap and limits.anticipate
         self._orphans = {m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))}
         self._turn = 0
-        equal = len(schedules) / max(1, len(models))
-        self._share_s = [
-            max(equal, t.rate_per_s * c) * limits.fairness_s for t, c in zip(traffic, self._service, strict=True)
-        ]
-        self._use = [(0.0, 0.0)] * len(models)
-        self._contested_until_s = -1.0
+        self._fair = FairUse(traffic, self._service, len(schedules), limits)
 
     # -- a request ----------------------------------------------------------------------------------------------
 
     def arrived(self, now: float, request: int, model: int, deadline_s: float) -> None:
         """Promises the request somewhere, or refuses it."""
-        if now < self._contested_until_s and self._over_share(now, model):
-            service = self._service[model]
-            deadline_s = now + service + self._limits.patience_over_share * (deadline_s - now - service)
-        best, finish = self._earliest(now, model, deadline_s)
         service = self._service[model]
+        deadline_s = self._fair.deadline_s(now, model, deadline_s)
+        best, finish = self._earliest(now, model, deadline_s)
         schedule: DeviceSchedule | None = None
         if best is not None and self._batches[model] and finish > now + service:
             schedule = self._squeeze(now, request, model, deadline_s, batched=True)
@@ -81,46 +74,22 @@ class Pool:
         self._residency.seen_s[model] = now
         if schedule is None:
             self._actuator.refuse(request)
-            if not self._over_share(now, model):
-                self._contested_until_s = now + self._limits.contested_s
+            self._fair.refused(now, model)
             if self._anticipates:
                 self._bring(now, model)
             return
-        since_s, used = self._use[model]
-        self._use[model] = (now, used * math.exp((since_s - now) / self._limits.fairness_s) + service)
+        self._fair.promised(now, model)
         if schedule.idle:
             self._start(now, schedule)
-
-    def _over_share(self, now: float, model: int) -> bool:
-        """Whether the model was promised more than its part of the fleet of late (a decaying mean)."""
-        since_s, used = self._use[model]
-        return used * math.exp((since_s - now) / self._limits.fairness_s) > self._share_s[model]
 
     def _earliest(self, now: float, model: int, deadline_s: float) -> tuple[DeviceSchedule | None, float]:
         """The replica that would finish the request first, and when; with many replicas, the first good sample."""
         replicas = self.replicas[model]
         if len(replicas) > 2 * self._limits.scan:
-            found = self._first_done(now, model, self._sample(replicas, 2 * self._limits.scan))
+            found = first_done(now, model, self._sample(replicas, 2 * self._limits.scan), self._service[model])
             if found[1] <= deadline_s:
                 return found
-        return self._first_done(now, model, replicas)
-
-    def _first_done(
-        self, now: float, model: int, replicas: Sequence[DeviceSchedule]
-    ) -> tuple[DeviceSchedule | None, float]:
-        best, best_start = None, NEVER
-        for schedule in replicas:
-            start = schedule.tail_s
-            if start <= now:
-                start = now
-            ready = schedule.ready_s[model]
-            if ready > start:
-                start = ready
-            elif start == now:
-                return schedule, now + self._service[model]
-            if start < best_start:
-                best, best_start = schedule, start
-        return best, best_start + self._service[model]
+        return first_done(now, model, replicas, self._service[model])
 
     def _squeeze(
         self, now: float, request: int, model: int, deadline_s: float, *, batched: bool

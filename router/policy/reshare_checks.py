@@ -13,9 +13,22 @@ from router.policy.reshare_words import Cut, Holding, Size
 from router.policy.retarget import Target
 from router.policy.sharing import Tenancy, effects, overlap
 from router.policy.sharing_words import Bounds, Effect, Sharing, SharingLimits, Work
-from router.policy.wants import Standing
+from router.policy.wants import NodeView, Standing
 
 _ROUNDING = 1e-9
+
+
+def cuts_of(nodes: Sequence[NodeView], holdings: Sequence[Holding]) -> list[Cut]:
+    """The partitions that stand on live nodes, with all that hold each."""
+    devices = {(n.name, d.id): d for n in nodes for d in n.devices}
+    inside: dict[tuple[str, str], list[Holding]] = {}
+    for one in holdings:
+        if one.resident.where in devices:
+            inside.setdefault((one.resident.placement.node, one.resident.placement.partition.id), []).append(one)
+    return [
+        Cut(node, devices[held[0].resident.where], held[0].resident.placement.partition, tuple(held))
+        for (node, _), held in inside.items()
+    ]
 
 
 def leaves_room(cut: Cut, target: Target, others: Sequence[Cut]) -> bool:

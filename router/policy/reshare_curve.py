@@ -35,7 +35,9 @@ def solo_s(curve: Curve, rows: int, percent: int) -> float | None:
 
 
 def factor(holding: Holding, rows: int, now: Size, then: Size) -> float | None:
-    """By what its batches take longer at another share."""
+    """By what its batches take longer at another share; None: its profile does not tell."""
+    if now == then:
+        return 1.0
     before, after = solo_s(holding.curve, rows, now.percent), solo_s(holding.curve, rows, then.percent)
     return after / before if before is not None and after is not None else None
 

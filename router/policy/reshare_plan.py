@@ -28,7 +28,7 @@ class SharePlan:
         new_id: `new_id(prefix)` names new partitions and workers.
         bounds: The interference model.
         limits: See `ReshareLimits`.
-        waiting: Replicas that have no place: new models, and those that more replicas were decided for.
+        waiting: Replicas that have no place.
         grouping: Whether and how residents would be moved together to free a device; None: they are not.
     """
 
@@ -56,13 +56,13 @@ class SharePlan:
         self._limits = limits
         self._waiting = waiting
         self._grouping = grouping
-        self._holdings = holdings
-        self.cuts = _cuts(nodes, holdings)
+        self.cuts = checks.cuts_of(nodes, holdings)
         self._on: dict[Where, list[Cut]] = {}
         for cut in self.cuts:
             self._on.setdefault(cut.where, []).append(cut)
         self._late: dict[tuple[str, str], float | None] = {}
         self._roomy: dict[tuple[str, str], bool] = {}
+        self._emptiest: list[Where] = []
 
     def reckoned(self) -> Iterator[None]:
         """Reckons every share, one by one: whoever iterates lets other work run in between."""
@@ -101,8 +101,8 @@ class SharePlan:
             with_headroom = late(cut, size, limits.headroom)
             (roomy if with_headroom is not None and with_headroom <= limits.miss else tight).append(size)
         if not roomy and not tight:
-            why = "no larger share would keep the objective"
-            return _none(cut, Which.GROW, now, late_now, f"{_too_small(cut, late_now)}, and {why}")
+            words = f"{_too_small(cut, late_now)}, and no larger share would keep the objective"
+            return _none(cut, now, late_now, words)
         looked_at: list[Alternative] = []
         for size in [*roomy, *reversed(tight)][: limits.searches]:
             target = self._larger(cut, size)
@@ -113,7 +113,7 @@ class SharePlan:
             looked_at.append(Alternative(str(size), False, target))
         least = (roomy or tight)[0]
         words = f"{_too_small(cut, late_now)}, and {looked_at[0].reason}"
-        return replace(_none(cut, Which.GROW, least, late_now, words), looked_at=tuple(looked_at))
+        return replace(_none(cut, least, late_now, words), looked_at=tuple(looked_at))
 
     def shrunk(self, cut: Cut) -> Recut | None:
         """The least share that would do with headroom, if it is small enough to be worth it; None: there is none."""
@@ -164,18 +164,30 @@ class SharePlan:
 
     def _emptied(self, cut: Cut, target: Target) -> str:
         """Whether another device's residents would then all go here."""
-        grouping, residents = self._grouping, [h.resident for h in self._holdings]
+        grouping = self._grouping
         if grouping is None or len(self._on) < 2:
             return ""
-        before = self._plan(residents, grouping)
-        plan = self._plan(checks.residents_then(residents, cut, target), grouping)
-        for where in sorted(plan.devices, key=lambda w: (len(plan.devices[w]), w))[: grouping.spares]:
-            if where != cut.where and plan.emptied(where, [cut.where]) and not before.emptied(where, [cut.where]):
+        for where in self._fewest(grouping.spares):
+            if where == cut.where:
+                continue
+            residents = [h.resident for w in (where, cut.where) for c in self._on[w] for h in c.holdings]
+            before = self._plan(residents, grouping)
+            then = self._plan(checks.residents_then(residents, cut, target), grouping)
+            if then.emptied(where, [cut.where]) and not before.emptied(where, [cut.where]):
                 return f"all of {where[0]}/{where[1]} would then fit here"
         return ""
 
+    def _fewest(self, count: int) -> list[Where]:
+        """Devices in use with the fewest residents."""
+        if not self._emptiest:
+            crowd = {w: sum(len(c.holdings) for c in cuts) for w, cuts in self._on.items()}
+            self._emptiest = sorted(crowd, key=lambda w: (crowd[w], w))[:count]
+        return self._emptiest
+
     def _plan(self, residents: Sequence[Resident], grouping: RegroupLimits) -> Plan:
-        return Plan(self._nodes, residents, self._operator, self._new_id, self._bounds, grouping)
+        near = {r.where for r in residents}
+        views = [NodeView(n.name, tuple(d for d in n.devices if (n.name, d.id) in near)) for n in self._nodes]
+        return Plan(views, residents, self._operator, self._new_id, self._bounds, grouping)
 
     def _larger(self, cut: Cut, size: Size) -> Target | str:
         """A place for a larger share, or why there is none."""
@@ -220,20 +232,8 @@ def _where(standing: Standing) -> Where:
     return standing.placement.node, standing.placement.partition.device_id
 
 
-def _cuts(nodes: Sequence[NodeView], holdings: Sequence[Holding]) -> list[Cut]:
-    devices = {(n.name, d.id): d for n in nodes for d in n.devices}
-    inside: dict[tuple[str, str], list[Holding]] = {}
-    for one in holdings:
-        if one.resident.where in devices:
-            inside.setdefault((one.resident.placement.node, one.resident.placement.partition.id), []).append(one)
-    return [
-        Cut(node, devices[held[0].resident.where], held[0].resident.placement.partition, tuple(held))
-        for (node, _), held in inside.items()
-    ]
-
-
-def _none(cut: Cut, which: Which, then: Size, late_now: float, reason: str) -> Recut:
-    return Recut(cut, which, then, None, reason, late_now, late_now)
+def _none(cut: Cut, then: Size, late_now: float, reason: str) -> Recut:
+    return Recut(cut, Which.GROW, then, None, reason, late_now, late_now)
 
 
 def _too_small(cut: Cut, late_now: float) -> str:

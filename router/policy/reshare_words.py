@@ -37,7 +37,7 @@ class ReshareLimits:
     miss: float = 0.01
     busy: float = 0.5
     searches: int = 16
-    gains: int = 8
+    gains: int = 4
 
 
 @dataclass(frozen=True, slots=True)

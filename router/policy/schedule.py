@@ -218,3 +218,22 @@ class DeviceSchedule:
 
     def _waiting_load(self) -> bool:
         return bool(self.loads) and not self.loads[-1].started
+
+
+def first_done(
+    now: float, model: int, replicas: Sequence[DeviceSchedule], service_s: float
+) -> tuple[DeviceSchedule | None, float]:
+    """The replica that would finish one more request of a model first, and when; None and never without one."""
+    best, best_start = None, NEVER
+    for schedule in replicas:
+        start = schedule.tail_s
+        if start <= now:
+            start = now
+        ready = schedule.ready_s[model]
+        if ready > start:
+            start = ready
+        elif start == now:
+            return schedule, now + service_s
+        if start < best_start:
+            best, best_start = schedule, start
+    return best, best_start + service_s
