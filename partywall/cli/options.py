@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, get_args, get_type_hints
 
@@ -94,12 +96,21 @@ class State:
 def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
     """Makes a typer command of a function whose first argument is the session.
 
-    The common options are added to its signature; given there they win over those before the noun.
+    A parameter whose type is a dataclass stands for one option per field, of the field's type and default; an option
+    that several of them have is given once and goes to all. The common options are added to the signature; given there
+    they win over those before the noun.
     """
     hints = get_type_hints(function, include_extras=True)
-    own = [p.replace(annotation=hints[p.name]) for p in list(inspect.signature(function).parameters.values())[1:]]
-    taken = {p.name for p in own}
-    common = {name: _repeated(annotation) for name, annotation in COMMON.items() if name not in taken}
+    own: dict[str, inspect.Parameter] = {}
+    groups: dict[str, type[Any]] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        hint = hints[parameter.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            groups[parameter.name] = hint
+            own |= {name: one for name, one in _options_of(hint).items() if name not in own}
+        else:
+            own[parameter.name] = parameter.replace(annotation=hint)
+    common = {name: _repeated(annotation) for name, annotation in COMMON.items() if name not in own}
 
     def run(**arguments: Any) -> None:
         state: State = arguments.pop("ctx").obj
@@ -109,17 +120,69 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
                 state.settings = state.settings.with_flag(name, value)
         session = Session(state.settings, state.output)
         try:
-            function(session, **arguments)  # type: ignore[call-arg]
+            function(session, **_grouped(arguments, groups))  # type: ignore[call-arg]
         finally:
             session.close()
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     extra = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
     extra += [inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in common.items()]
-    parameters = [p.replace(kind=keyword) for p in own] + extra
+    parameters = [p.replace(kind=keyword) for p in own.values()] + extra
     run.__name__, run.__qualname__, run.__doc__ = function.__name__, function.__qualname__, function.__doc__
     run.__module__ = function.__module__
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.common_options = tuple(common)  # type: ignore[attr-defined]
     return run
+
+
+def _options_of(group: type[Any]) -> dict[str, inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return {
+        one.name: inspect.Parameter(one.name, keyword, default=one.default, annotation=hints[one.name])
+        for one in fields(group)
+    }
+
+
+def _grouped(arguments: dict[str, Any], groups: dict[str, type[Any]]) -> dict[str, Any]:
+    """The arguments with those of each dataclass gathered in one."""
+    names = {parameter: [one.name for one in fields(group)] for parameter, group in groups.items()}
+    inside = {name for group in names.values() for name in group}
+    gathered = {
+        parameter: group(**{name: arguments[name] for name in names[parameter]}) for parameter, group in groups.items()
+    }
+    return {**{name: value for name, value in arguments.items() if name not in inside}, **gathered}
+
+
+def arguments_of(options: Any, leave_out: Collection[str] = ()) -> tuple[str, ...]:
+    """Options in a dataclass as a command line that gives them to another process.
+
+    A flag stands there where it is set; what is empty or None stays away. Paths become absolute: others may run
+    elsewhere. `leave_out` names fields.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    found: list[str] = []
+    for one in fields(options):
+        value = getattr(options, one.name)
+        if one.name in leave_out or value is None or value is False or value in ("", []):
+            continue
+        option = _spelled(get_args(hints[one.name])[1])
+        if value is True:
+            found.append(option)
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            found += [option, _text(item)]
+    return tuple(found)
+
+
+def _spelled(option: Any) -> str:
+    """The first name of a `typer.Option`; inside `Annotated` it stands in the default's place."""
+    names = (option.default, *(option.param_decls or ()))
+    return next(name for name in names if isinstance(name, str) and name.startswith("--"))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(value.value if isinstance(value, enum.Enum) else value)

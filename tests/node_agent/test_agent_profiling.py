@@ -92,6 +92,14 @@ class Node:
         artifacts = Artifacts(folder, None, self._fetch)
         self.profiler = Profiler([device], self._spawn, artifacts, self._tell, self._busy)
 
+    async def until_told(self) -> link.ProfileProgress:
+        """The first word of a job."""
+        async with asyncio.timeout(BOUND_S):
+            while not self.told:
+                self.news.clear()
+                await self.news.wait()
+        return self.told[0]
+
     async def until_ended(self) -> link.ProfileProgress:
         async with asyncio.timeout(BOUND_S):
             while not self.told or not (self.told[-1].record.HasField("profile") or self.told[-1].HasField("error")):
@@ -163,13 +171,21 @@ async def test_one_job_at_a_time_and_a_cancelled_one_leaves_no_worker(tmp_path: 
         node.profiler.start(job())
         node.profiler.start(job("j2"))
         assert "another profile" in node.told[0].error.message
-        await asyncio.sleep(0)
+        node.told.clear()
+        assert (await node.until_told()).id == "j1"
+        assert client.workers, "it measures"
         node.profiler.cancel("j1")
         await node.profiler.close()
-        assert all(p.id == "j2" for p in node.told if p.HasField("error"))
+        assert not client.workers
+        assert not any(p.HasField("error") for p in node.told)
         node.told.clear()
         node.profiler.start(job("j3"))
-        assert (await node.until_ended()).id == "j3"
+        # That a job comes to its end is another test's.
+        first = await node.until_told()
+        assert first.id == "j3"
+        assert not first.HasField("error"), first.error
+        await node.profiler.close()
+        assert not client.workers
 
 
 async def test_a_probe_is_a_worker_that_counts(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Options of the commands that run servers: `up` has those of `router` and `agent` together."""
+"""Options of the commands that run servers, each declared once: `up` has those of `router` and `agent` together."""
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -116,3 +117,51 @@ SandboxRequired = Annotated[
     bool, typer.Option("--sandbox-required", help="Start no worker when a sandbox layer is missing.")
 ]
 ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True, min=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """Of `router`, and of `up` for the router it starts."""
+
+    listen: PublicListen = LISTEN
+    admin_listen: AdminListen = ADMIN_LISTEN
+    link_listen: LinkListen = LINK_LISTEN
+    frames_listen: FramesListen = ""
+    metrics_listen: MetricsListen = METRICS_LISTEN
+    tls_cert: TlsCert = None
+    tls_key: TlsKey = None
+    reflection: Reflection = False
+    no_admission: NoAdmission = False
+    no_throttle: NoThrottle = False
+    no_metrics: NoMetrics = False
+    no_coalescing: NoCoalescing = False
+    no_retries: NoRetries = False
+    no_hedging: NoHedging = False
+    no_planner: NoPlanner = False
+    no_regroup: NoRegroup = False
+    placement: PlacementRule = PlacingRule.BEST_EFFORT
+    max_replicas: MaxReplicas = 4
+    merge_after_s: MergeAfterS = 120.0
+    swap_bytes: SwapBytes = 0
+    idle_s: IdleS = 0.0
+    no_overcommit: NoOvercommit = False
+    connection_age_s: ConnectionAge = None
+    drain_s: DrainS = 10.0
+    log_level: LogLevel = Level.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """Of `agent`, and of `up` for the agent it starts."""
+
+    modules: Modules = None
+    queue: Queue = QueueOrder.EDF
+    cores: Cores = ""
+    sandbox_required: SandboxRequired = False
+    no_coalescing: NoCoalescing = False
+    sealed_memory: SealedMemory = 0
+    simulate_devices: SimulateDevices = ""
+    observe_only: ObserveOnly = False
+    watchdog_s: WatchdogS = 30.0
+    drain_s: DrainS = 10.0
+    log_level: LogLevel = Level.INFO
