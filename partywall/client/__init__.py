@@ -1,9 +1,9 @@
 """The client SDK: `Client` for threads, `AsyncClient` for asyncio; numpy in, numpy out."""
 
 from partywall.client.aio import AsyncClient
-from partywall.client.push import PushProgress
 from partywall.client.retry import RetryBudget, RetryPolicy
 from partywall.client.sync import Client
+from partywall.client.uploading import PushProgress
 from partywall.client.views import InferResult, ModelInfo, ModelMetadata, VersionInfo
 
 __all__ = [

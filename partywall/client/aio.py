@@ -12,10 +12,11 @@ from partywall.client.artifact import inspect_folder
 from partywall.client.endpoint import open_endpoint
 from partywall.client.flow import Caller
 from partywall.client.operations import Operations, check_deadline, manifest
-from partywall.client.push import OnProgress, PushRequest
+from partywall.client.push import PushRequest
 from partywall.client.retry import RetryPolicy
 from partywall.client.tensors import TensorInput
 from partywall.client.transport import AsyncTransport
+from partywall.client.uploading import OnProgress
 from partywall.client.views import InferResult, ModelInfo, ModelMetadata
 from partywall.clock import SystemClock
 from partywall.domain.names import check_model_name

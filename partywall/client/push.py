@@ -7,14 +7,12 @@ under the same salt (see `partywall.sealed.seal`). A push that fails leaves noth
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import FileIO
 from typing import Any
 
 from partywall.client.artifact import LocalArtifact, LocalFile, unreadable
 from partywall.client.flow import MODELS, Caller, Flow, Sleep, Upload
+from partywall.client.uploading import FileUpload, OnProgress
 from partywall.client.views import ModelInfo, model_info
 from partywall.domain.models import Manifest, SealedFile, VersionState
 from partywall.errors import (
@@ -30,25 +28,12 @@ from partywall.sealed import Context, DataKey, Sealer
 from partywall.v1 import models_pb2
 from partywall.wire.convert import manifest_to_proto, sealed_file_to_proto
 
-CHUNK_BYTES = 1 << 20
 _MAX_RESUMES = 5
 _SLOWEST_UPLOAD_BYTES_PER_S = 256 << 10
 _UPLOAD_FLOOR_S = 60.0
 _FIRST_POLL_S = 0.1
 _MAX_POLL_S = 1.0
 _NOT_RESUMABLE = frozenset({Reason.STORAGE_FULL})
-
-
-@dataclass(frozen=True, slots=True)
-class PushProgress:
-    """One step of an upload, in sealed bytes."""
-
-    file: str
-    sent_bytes: int
-    total_bytes: int
-
-
-OnProgress = Callable[[PushProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,74 +45,6 @@ class PushRequest:
     manifest: Manifest
     promote: bool = False
     on_progress: OnProgress | None = None
-
-
-class FileUpload:
-    """One file on its way. Attempts follow each other; an older one stops as soon as a newer begins."""
-
-    def __init__(
-        self, file: LocalFile, sealer: Sealer, source: FileIO, upload_id: str, on_progress: OnProgress | None
-    ) -> None:
-        self._file = file
-        self._sealer = sealer
-        self._source = source
-        self._upload_id = upload_id
-        self._on_progress = on_progress
-        # gRPC drains a broken attempt's iterator in a thread of its own: only the newest attempt may touch the sealer.
-        self._lock = threading.Lock()
-        self._newest = 0
-
-    @property
-    def sealed_size(self) -> int:
-        return self._sealer.sealed_size
-
-    def attempt(self, offset: int) -> Attempt:
-        """The messages from `offset` on."""
-        with self._lock:
-            self._newest += 1
-            return Attempt(self, self._newest, offset)
-
-    def sealed_file(self) -> SealedFile:
-        return self._sealer.sealed_file()
-
-    def messages(self, number: int, offset: int) -> Iterator[models_pb2.UploadChunk]:
-        first = models_pb2.UploadChunk(upload_id=self._upload_id, file=self._file.name, offset=offset)
-        yield first
-        sent = offset
-        sealed = self._sealer.stream(self._source, offset)
-        while True:
-            with self._lock:
-                if number != self._newest:
-                    return
-                view = next(sealed, None)
-                pieces = [] if view is None else _pieces(view)
-            if view is None:
-                return
-            for piece in pieces:
-                yield models_pb2.UploadChunk(data=piece)
-                sent += len(piece)
-                self._report(sent)
-
-    def _report(self, sent: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(PushProgress(self._file.name, sent, self.sealed_size))
-
-
-class Attempt:
-    """The messages of one attempt; `failure` is what went wrong on this side, if anything did."""
-
-    def __init__(self, upload: FileUpload, number: int, offset: int) -> None:
-        self._upload = upload
-        self._number = number
-        self._offset = offset
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[models_pb2.UploadChunk]:
-        # Raised here it would only reach gRPC's own thread: the transport raises it when the call has ended.
-        try:
-            yield from self._upload.messages(self._number, self._offset)
-        except Exception as failure:
-            self.failure = failure
 
 
 def push_version(caller: Caller, request: PushRequest) -> Flow[tuple[ModelInfo, int]]:
@@ -277,10 +194,3 @@ def _abort(caller: Caller, upload_id: str) -> Flow[None]:
     except PartywallError:
         # The first error is the one to report; the server drops abandoned uploads by itself.
         return
-
-
-def _pieces(view: memoryview) -> list[bytes]:
-    """At most 1 MiB each, of about one size: a sealed segment is 16 bytes more than that."""
-    count = -(-len(view) // CHUNK_BYTES) or 1
-    step = -(-len(view) // count) or 1
-    return [bytes(view[at : at + step]) for at in range(0, len(view), step)]

@@ -18,8 +18,9 @@ from partywall.domain.models import Model
 from partywall.domain.placements import Decision, Placement
 from partywall.domain.tenants import ApiKey, Tenant
 from partywall.errors import Reason, Unavailable
+from router.control.catalog_transaction import CatalogTransaction
 from router.control.index import Index, ModelEntry
-from router.control.kinds import BY_CLASS, Kind, Stored, spec_of
+from router.control.kinds import BY_CLASS, Kind, Stored
 from router.control.records import (
     DataKeyRecord,
     Deletion,
@@ -30,39 +31,12 @@ from router.control.records import (
     Upload,
     VersionCounter,
 )
-from router.control.state import Change, Outcome, S, StateStore, Transaction
+from router.control.state import Change, Outcome, StateStore, Transaction
 
 T = TypeVar("T", bound=Stored)
 Subscriber = Callable[[Sequence[Change]], None]
 __all__ = ["Catalog", "CatalogTransaction", "ModelEntry"]
 _log = structlog.get_logger(__name__)
-
-
-class CatalogTransaction:
-    """The store's verbs; remembers what to show once it is committed."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self._tx = tx
-        self.written: list[tuple[Kind, str, Stored | None]] = []
-
-    async def insert(self, value: S) -> S:
-        """See `state.Transaction.insert`."""
-        return self._note(await self._tx.insert(value))
-
-    async def update(self, value: S) -> S:
-        """See `state.Transaction.update`."""
-        return self._note(await self._tx.update(value))
-
-    async def delete(self, value: Stored) -> None:
-        """See `state.Transaction.delete`."""
-        await self._tx.delete(value)
-        spec = spec_of(value)
-        self.written.append((spec.kind, spec.key_of(value), None))
-
-    def _note(self, value: S) -> S:
-        spec = spec_of(value)
-        self.written.append((spec.kind, spec.key_of(value), value))
-        return value
 
 
 class Catalog:

@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeAlias
 from partywall.domain.names import check_name
 from partywall.errors import InvalidInput, PermissionDenied, Reason, Unauthenticated
 from partywall.v1 import agent_link_pb2, agent_link_pb2_grpc
-from router.control.catalog import Catalog, CatalogTransaction
+from router.control.catalog import Catalog
+from router.control.catalog_transaction import CatalogTransaction
 from router.control.control import Control, in_thread
 from router.control.pki import TRUST_DOMAIN, Authority, csr_key, issued_at, uri_names
 from router.control.records import JoinToken, MetaEntry

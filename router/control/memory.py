@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from partywall.errors import AlreadyExists, Conflict, Reason, Unavailable
 from router.control.kinds import BY_KIND, SPECS, Kind, KindSpec, Stored, spec_of
+from router.control.sql_errors import changed_meanwhile
 from router.control.state import Change, Outcome, S, Snapshot
-from router.control.store import changed_meanwhile
 
 Objects = dict[Kind, dict[str, Stored]]
 

@@ -16,7 +16,8 @@ import structlog
 from partywall.domain.models import Version
 from partywall.domain.tenants import Tenant, TenantState
 from partywall.errors import NotFound, NotReady, PartywallError, Reason
-from router.control.catalog import CatalogTransaction, ModelEntry
+from router.control.catalog import ModelEntry
+from router.control.catalog_transaction import CatalogTransaction
 from router.control.control import Control, in_thread, require_model, require_tenant
 from router.control.records import Deletion, Garbage, Upload, upload_id_of
 

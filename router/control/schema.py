@@ -11,45 +11,16 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKeyConstraint,
-    Integer,
     LargeBinary,
-    MetaData,
-    String,
     Table,
     Text,
     UniqueConstraint,
     false,
 )
 
-METADATA = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-ID = String(64)
-NAME = String(128)
-# SQLite numbers rows only where the key is INTEGER; PostgreSQL needs eight bytes.
-REVISION = BigInteger().with_variant(Integer(), "sqlite")
+from router.control.schema_parts import ID, METADATA, NAME, REVISION, rev, tenant, to_data_key, to_tenant
 
-
-def _rev() -> Column[int]:
-    return Column("rev", BigInteger, nullable=False)
-
-
-def _tenant() -> Column[str]:
-    return Column("tenant_id", ID, nullable=False, index=True)
-
-
-def _to_tenant() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["tenant_id"], ["tenants.id"])
-
-
-def _to_data_key() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["key_record_id"], ["data_keys.id"])
-
+__all__ = ["CHANGES", "METADATA"]
 
 Table(
     "tenants",
@@ -59,32 +30,32 @@ Table(
     Column("created_at", BigInteger, nullable=False),
     Column("state", NAME, nullable=False),
     Column("quota", Text, nullable=False),
-    _rev(),
+    rev(),
     UniqueConstraint("name"),
 )
 Table(
     "api_keys",
     METADATA,
     Column("id", ID, primary_key=True),
-    _tenant(),
+    tenant(),
     Column("digest", LargeBinary(32), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
-    _rev(),
-    _to_tenant(),
+    rev(),
+    to_tenant(),
 )
 Table(
     "data_keys",
     METADATA,
     Column("id", ID, primary_key=True),
-    _tenant(),
+    tenant(),
     Column("artifact_id", ID, nullable=False),
     Column("wrapped", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    _rev(),
-    _to_tenant(),
+    rev(),
+    to_tenant(),
     UniqueConstraint("artifact_id"),
 )
 Table(
@@ -93,20 +64,20 @@ Table(
     Column("tenant_id", ID, primary_key=True),
     Column("model", NAME, primary_key=True),
     Column("last", BigInteger, nullable=False),
-    _rev(),
-    _to_tenant(),
+    rev(),
+    to_tenant(),
 )
 Table(
     "models",
     METADATA,
     Column("id", ID, primary_key=True),
-    _tenant(),
+    tenant(),
     Column("name", NAME, nullable=False),
     Column("live", BigInteger, nullable=False),
     Column("previous", BigInteger, nullable=False),
-    _rev(),
+    rev(),
     Column("replicas", BigInteger, nullable=False, server_default="1"),
-    _to_tenant(),
+    to_tenant(),
     UniqueConstraint("tenant_id", "name"),
 )
 Table(
@@ -125,16 +96,16 @@ Table(
     Column("signature", Text),
     Column("memory_bytes", BigInteger, nullable=False),
     Column("load_seconds", Float, nullable=False),
-    _rev(),
+    rev(),
     ForeignKeyConstraint(["model_id"], ["models.id"]),
-    _to_data_key(),
+    to_data_key(),
     UniqueConstraint("artifact_id"),
 )
 Table(
     "uploads",
     METADATA,
     Column("id", ID, primary_key=True),
-    _tenant(),
+    tenant(),
     Column("model", NAME, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("artifact_id", ID, nullable=False),
@@ -142,9 +113,9 @@ Table(
     Column("files", Text, nullable=False),
     Column("key_record_id", ID, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    _rev(),
-    _to_tenant(),
-    _to_data_key(),
+    rev(),
+    to_tenant(),
+    to_data_key(),
     UniqueConstraint("artifact_id"),
 )
 Table(
@@ -155,14 +126,14 @@ Table(
     Column("device", NAME, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    _rev(),
+    rev(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
 )
 Table(
     "placements",
     METADATA,
     Column("id", ID, primary_key=True),
-    _tenant(),
+    tenant(),
     Column("model_id", ID, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("node", NAME, nullable=False),
@@ -173,10 +144,10 @@ Table(
     Column("reason", Text, nullable=False),
     Column("replaces", ID, nullable=False, server_default=""),
     Column("weight", Float, nullable=False, server_default="1.0"),
-    _rev(),
+    rev(),
     Column("parked", Boolean, nullable=False, server_default=false()),
     Column("share_by", NAME, nullable=False, server_default=""),
-    _to_tenant(),
+    to_tenant(),
     ForeignKeyConstraint(["model_id", "version"], ["versions.model_id", "versions.number"]),
 )
 Table(
@@ -188,7 +159,7 @@ Table(
     Column("devices", Text, nullable=False),
     Column("last_seen_at", BigInteger),
     Column("version", NAME, nullable=False),
-    _rev(),
+    rev(),
 )
 Table(
     "join_tokens",
@@ -198,7 +169,7 @@ Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
-    _rev(),
+    rev(),
 )
 Table(
     "decisions",
@@ -229,20 +200,20 @@ Table(
     Column("tenant_id", ID, primary_key=True),
     Column("name", NAME, nullable=False),
     Column("requested_at", BigInteger, nullable=False),
-    _rev(),
+    rev(),
 )
 Table(
     "garbage",
     METADATA,
     Column("id", ID, primary_key=True),
-    _rev(),
+    rev(),
 )
 Table(
     "meta",
     METADATA,
     Column("name", NAME, primary_key=True),
     Column("value", Text, nullable=False),
-    _rev(),
+    rev(),
 )
 CHANGES = Table(
     "changes",

@@ -13,20 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Table, and_, delete, exc, func, insert, select, update
+from sqlalchemy import delete, exc, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from partywall.errors import AlreadyExists, Conflict, Reason, Unavailable
 from router.control import codec
 from router.control.database import make_engine, migrate, quick_check
-from router.control.kinds import SPECS, Kind, KindSpec, Stored, spec_of
-from router.control.schema import CHANGES, METADATA
+from router.control.kinds import Kind, KindSpec, Stored, spec_of
+from router.control.schema import CHANGES
+from router.control.sql_errors import changed_meanwhile, integrity_error, unavailable
+from router.control.sql_rows import load_all, same_row, table_of
 from router.control.state import Change, Outcome, S, Snapshot
 
 T = TypeVar("T")
 # Reading a whole file and migrating it take longer than one statement.
 OPEN_TIMEOUT_S = 60.0
-UNIQUE_VIOLATION_SQLSTATE = "23505"
 
 
 class SqlStore:
@@ -76,7 +76,7 @@ class SqlStore:
     async def load(self) -> Snapshot:
         """See `StateStore.load`."""
         async with self._connection(write=False) as connection:
-            return await self._bounded(_load(connection))
+            return await self._bounded(load_all(connection))
 
     async def changes_since(self, rev: int) -> Sequence[Change]:
         """See `StateStore.changes_since`."""
@@ -107,7 +107,7 @@ class SqlStore:
             async with asyncio.timeout(self._operation_timeout_s):
                 await self._writer.acquire()
         except TimeoutError as failure:
-            raise _unavailable("another write is still waiting for the disk") from failure
+            raise unavailable("another write is still waiting for the disk") from failure
 
     @asynccontextmanager
     async def _connection(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
@@ -150,13 +150,13 @@ class SqlStore:
                 self._leave_if_stuck(task)
             raise
         if self._leave_if_stuck(task):
-            raise _unavailable(f"no answer within {bound_s:g} s")
+            raise unavailable(f"no answer within {bound_s:g} s")
         try:
             return task.result()
         except exc.IntegrityError as failure:
-            raise _integrity_error(failure) from failure
+            raise integrity_error(failure) from failure
         except (exc.SQLAlchemyError, OSError) as failure:
-            raise _unavailable(str(getattr(failure, "orig", None) or failure)) from failure
+            raise unavailable(str(getattr(failure, "orig", None) or failure)) from failure
 
     def _leave_if_stuck(self, task: asyncio.Task[Any]) -> bool:
         if task.done():
@@ -185,7 +185,7 @@ class SqlTransaction:
 
     async def insert(self, value: S) -> S:
         spec = spec_of(value)
-        await self._execute(insert(_table(spec)).values(codec.to_row(value)))
+        await self._execute(insert(table_of(spec)).values(codec.to_row(value)))
         await self._record(spec, value)
         return value
 
@@ -194,14 +194,14 @@ class SqlTransaction:
         rev = cast("Any", value).rev
         after = cast("S", replace(cast("Any", value), rev=rev + 1))
         columns = {name: column for name, column in codec.to_row(after).items() if name not in spec.key}
-        result = await self._execute(update(_table(spec)).where(_same(spec, value)).values(columns))
+        result = await self._execute(update(table_of(spec)).where(same_row(spec, value)).values(columns))
         self._one(result, spec, value)
         await self._record(spec, value)
         return after
 
     async def delete(self, value: Stored) -> None:
         spec = spec_of(value)
-        self._one(await self._execute(delete(_table(spec)).where(_same(spec, value))), spec, value)
+        self._one(await self._execute(delete(table_of(spec)).where(same_row(spec, value))), spec, value)
         await self._record(spec, value)
 
     async def commit(self) -> None:
@@ -222,15 +222,6 @@ class SqlTransaction:
             raise changed_meanwhile(spec, value)
 
 
-def changed_meanwhile(spec: KindSpec, value: Stored) -> Conflict:
-    """What a failed compare-and-set answers, in every store."""
-    key = spec.key_of(value)
-    return Conflict(
-        f"{spec.kind} {key} was changed or removed by somebody else; read it again and retry",
-        fields={"kind": spec.kind.value, "key": key},
-    )
-
-
 async def _as_coroutine(operation: Awaitable[T]) -> T:
     return await operation
 
@@ -242,46 +233,3 @@ async def _start(connection: AsyncConnection, write: bool) -> None:
     elif not write:
         await connection.execution_options(isolation_level="REPEATABLE READ")
     await connection.begin()
-
-
-async def _load(connection: AsyncConnection) -> Snapshot:
-    rev = (await connection.execute(select(func.coalesce(func.max(CHANGES.c.rev), 0)))).scalar_one()
-    objects: dict[Kind, dict[str, Stored]] = {}
-    for spec in SPECS:
-        rows = (await connection.execute(select(_table(spec)))).mappings().all()
-        values = [codec.from_row(spec.cls, cast("Any", row)) for row in rows]
-        objects[spec.kind] = {spec.key_of(value): value for value in values}
-    return Snapshot(rev, objects)
-
-
-def _table(spec: KindSpec) -> Table:
-    return METADATA.tables[spec.table]
-
-
-def _same(spec: KindSpec, value: Stored) -> Any:
-    columns = (*spec.key, "rev") if spec.has_rev else spec.key
-    return and_(*(_table(spec).c[name] == getattr(value, name) for name in columns))
-
-
-def _integrity_error(failure: exc.IntegrityError) -> AlreadyExists | Conflict:
-    text = str(failure.orig)
-    sqlstate = getattr(failure.orig, "sqlstate", None)
-    if sqlstate == UNIQUE_VIOLATION_SQLSTATE or text.startswith("UNIQUE constraint failed"):
-        return AlreadyExists(f"an object with the same key or name exists already ({text}); choose another")
-    return Conflict(f"what it refers to is gone, or still referred to ({text}); read again and retry")
-
-
-# SQLite's words for a file that no retry mends.
-_DAMAGED = ("malformed", "not a database", "file is damaged")
-
-
-def _unavailable(cause: str) -> Unavailable:
-    step = "retry, and check disk space and state.db"
-    if any(word in cause for word in _DAMAGED):
-        step = "state.db is damaged, restore it from its backup"
-    return Unavailable(
-        f"the router's state store does not answer ({cause}); nothing was changed as far as is known: {step}",
-        reason=Reason.STORE_UNAVAILABLE,
-        fields={"cause": cause[:200]},
-        retry_after_s=2.0,
-    )

@@ -14,19 +14,20 @@ from datetime import timedelta
 from partywall.domain.models import Manifest, Model, SealedFile, Version, VersionState
 from partywall.domain.names import check_model_name
 from partywall.domain.tenants import Tenant
-from partywall.errors import ArtifactRefused, Conflict, InvalidInput, NotFound, NotReady, QuotaExceeded, Reason
+from partywall.errors import Conflict, NotFound, NotReady, QuotaExceeded, Reason
 from partywall.sealed import wipe
 from router.control.artifact_rules import check_files, check_manifest
-from router.control.catalog import Catalog, CatalogTransaction, ModelEntry
+from router.control.catalog import Catalog, ModelEntry
+from router.control.catalog_transaction import CatalogTransaction
 from router.control.control import Control, in_thread, require_model, require_standing
 from router.control.records import DataKeyRecord, DeclaredFile, Upload, VersionCounter, upload_id_of
 from router.control.removal import Remover
+from router.control.upload_rules import announced, check_declared, committed, model_bytes_used, too_long
 from router.control.versions import make_live
 
 STALE_AFTER = timedelta(hours=24)
 MAX_OPEN_UPLOADS = 32
 MAX_VERSION = (1 << 32) - 1
-SHA256_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,13 +111,13 @@ class Uploads:
             Conflict: `offset` is not what has arrived (`fields["received"]` is), or a newer stream took over.
             Unavailable: STORAGE_FULL; what had arrived is kept.
         """
-        file = _announced(upload, name)
+        file = announced(upload, name)
         me = object()
         self._writers[(upload.id, name)] = me
         try:
             async for data in chunks:
                 if offset + len(data) > file.sealed_size:
-                    raise _too_long(file)
+                    raise too_long(file)
                 async with self._lock(upload.id):
                     if self._writers.get((upload.id, name)) is not me:
                         raise Conflict(f"another stream has taken over file {name!r}; ask GetUpload where to go on")
@@ -135,12 +136,12 @@ class Uploads:
             NotFound: No such upload.
         """
         catalog = self._control.catalog
-        done = _committed(catalog, tenant, upload_id)
+        done = committed(catalog, tenant, upload_id)
         if done is not None:
             return done
         upload = self.find(tenant, upload_id)
         require_standing(catalog, tenant)
-        _check_declared(upload, files)
+        check_declared(upload, files)
         async with self._lock(upload_id):
             if files:
                 await self._control.blobs.commit(upload_id, upload.artifact_id, tuple(files))
@@ -226,11 +227,6 @@ class Uploads:
             await make_live(tx, entry, version)
 
 
-def model_bytes_used(catalog: Catalog, tenant_id: str) -> int:
-    """Bytes in clear of all versions of a tenant."""
-    return sum(version.plain_bytes for entry in catalog.models(tenant_id) for version in entry.versions.values())
-
-
 async def _next_number(tx: CatalogTransaction, catalog: Catalog, tenant: Tenant, model: str) -> int:
     counter = catalog.counter(tenant.id, model)
     if counter is None:
@@ -238,46 +234,3 @@ async def _next_number(tx: CatalogTransaction, catalog: Catalog, tenant: Tenant,
     if counter.last >= MAX_VERSION:
         raise NotReady(f"model {model!r} has used all version numbers; push under another name")
     return (await tx.update(replace(counter, last=counter.last + 1))).last
-
-
-def _committed(catalog: Catalog, tenant: Tenant, upload_id: str) -> ModelEntry | None:
-    for entry in catalog.models(tenant.id):
-        if any(upload_id_of(version.artifact_id) == upload_id for version in entry.versions.values()):
-            return entry
-    return None
-
-
-def _announced(upload: Upload, name: str) -> DeclaredFile:
-    file = upload.file(name)
-    if file is None:
-        known = ", ".join(one.name for one in upload.files) or "none"
-        raise InvalidInput(
-            f"file {name[:160]!r} was not announced in BeginVersion; announced: {known}", fields={"field": "file"}
-        )
-    return file
-
-
-def _too_long(file: DeclaredFile) -> InvalidInput:
-    return InvalidInput(
-        f"file {file.name!r} was announced with {file.plain_size} bytes, {file.sealed_size} sealed, and more came; "
-        "push again with the right size",
-        fields={"field": "data", "file": file.name, "sealed_size": str(file.sealed_size)},
-    )
-
-
-def _check_declared(upload: Upload, files: Sequence[SealedFile]) -> None:
-    announced = {(file.name, file.plain_size, file.sealed_size) for file in upload.files}
-    sealed = [(file.name, file.plain_size, file.sealed_size) for file in files]
-    differing = sorted(announced ^ set(sealed)) or [one for one in sealed if sealed.count(one) > 1]
-    if differing:
-        raise ArtifactRefused(
-            f"files are not those of BeginVersion: file {differing[0][0]!r} is missing, unknown, named twice or of "
-            "another size; push again",
-            fields={"field": "files", "file": differing[0][0]},
-        )
-    for file in files:
-        if len(file.header_sha256) != SHA256_BYTES or len(file.sealed_sha256) != SHA256_BYTES:
-            raise InvalidInput(
-                f"file {file.name!r} needs header_sha256 and sealed_sha256 of {SHA256_BYTES} bytes each",
-                fields={"field": "files", "file": file.name},
-            )

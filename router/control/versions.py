@@ -7,7 +7,8 @@ from dataclasses import replace
 from partywall.domain.models import Version, VersionState
 from partywall.domain.tenants import Tenant
 from partywall.errors import NotReady, Reason
-from router.control.catalog import CatalogTransaction, ModelEntry
+from router.control.catalog import ModelEntry
+from router.control.catalog_transaction import CatalogTransaction
 from router.control.control import Control, require_model, require_standing
 from router.control.removal import require_version
 

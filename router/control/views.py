@@ -14,7 +14,7 @@ from partywall.v1 import fleet_pb2, models_pb2, tenants_pb2
 from partywall.wire import convert
 from router.control.catalog import Catalog, ModelEntry
 from router.control.explain import decision_view, own_names
-from router.control.uploads import model_bytes_used
+from router.control.upload_rules import model_bytes_used
 
 GONE = "(deleted)"
 

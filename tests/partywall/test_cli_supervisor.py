@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from client_fakes import ADMIN_KEY, fake_server
 
+from partywall.cli.local.child import Launch, Timing
 from partywall.cli.local.instance import LocalInstance
-from partywall.cli.local.supervisor import Addresses, Launch, Plan, Supervisor, Timing
+from partywall.cli.local.supervisor import Addresses, Plan, Supervisor
 from partywall.clock import SystemClock
 from partywall.errors import DeadlineExceeded, Unavailable
 from router.control.pki import Authority

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partywall.cli.local.supervisor import Addresses, Launch
+from partywall.cli.local.child import Launch
+from partywall.cli.local.supervisor import Addresses
 from partywall.cli.session import Connection
 from partywall.cli.settings import local_address, read_secret
 from partywall.client.endpoint import open_endpoint

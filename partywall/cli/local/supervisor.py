@@ -7,34 +7,23 @@ It waits on process descriptors, so it costs nothing while nothing happens. Chil
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import socket
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TypeAlias, TypeVar
 
+from partywall.cli.local.child import Child, Launch, Timing, describe
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, PartywallError, Reason, Unavailable
 
 T = TypeVar("T")
 Addresses: TypeAlias = Mapping[str, str]
-_POLL_S = 0.05
-_STANDARD_ERROR = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start one child: its command line, and what is added to the environment."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,88 +35,6 @@ class Plan:
     agent: Callable[[Addresses], Launch]
     agent_online: Callable[[Addresses], bool]
     on_ready: Callable[[Addresses, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """All in seconds."""
-
-    router_start_s: float = 60.0
-    agent_start_s: float = 300.0
-    stop_s: float = 20.0
-    first_backoff_s: float = 0.5
-    max_backoff_s: float = 30.0
-    stable_s: float = 60.0
-    online_poll_s: float = 0.1
-
-
-class Child:
-    """One supervised process with its back-off."""
-
-    def __init__(self, name: str, clock: Clock, timing: Timing) -> None:
-        self.name = name
-        self.restart_at: float | None = None
-        self._clock = clock
-        self._timing = timing
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
-        self._started_at = 0.0
-        self._backoff_s = timing.first_backoff_s
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process is not None else 0
-
-    @property
-    def pidfd(self) -> int | None:
-        return self._pidfd if self._pidfd >= 0 else None
-
-    def start(self, launch: Launch) -> None:
-        # Standard output belongs to the one line that says "ready".
-        self._process = subprocess.Popen(
-            launch.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=_STANDARD_ERROR,
-            env={**os.environ, **launch.environment},
-            process_group=0,
-        )
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._started_at = self._clock.monotonic()
-        self.restart_at = None
-
-    def poll(self) -> int | None:
-        """The exit status, once, after the process has ended; None before and afterwards."""
-        if self._process is None or (status := self._process.poll()) is None:
-            return None
-        self._forget()
-        return status
-
-    def schedule_restart(self) -> float:
-        """Sets when it is started again; the delay doubles unless it had been stable."""
-        now = self._clock.monotonic()
-        if now - self._started_at >= self._timing.stable_s:
-            self._backoff_s = self._timing.first_backoff_s
-        delay_s, self._backoff_s = self._backoff_s, min(self._timing.max_backoff_s, self._backoff_s * 2)
-        self.restart_at = now + delay_s
-        return delay_s
-
-    def stop(self, hurry: Callable[[], bool]) -> bool:
-        """SIGTERM, then SIGKILL after `stop_s` or when there is a hurry; True if it left by itself with 0."""
-        if self._process is None:
-            return True
-        self._process.terminate()
-        deadline = self._clock.monotonic() + self._timing.stop_s
-        while self._process.poll() is None and self._clock.monotonic() < deadline and not hurry():
-            select.select([self._pidfd], [], [], _POLL_S)
-        if self._process.poll() is None:
-            self._process.kill()
-        status = self._process.wait()
-        self._forget()
-        return status == 0
-
-    def _forget(self) -> None:
-        os.close(self._pidfd)
-        self._process, self._pidfd = None, -1
 
 
 class Supervisor:
@@ -198,7 +105,7 @@ class Supervisor:
             for child, launch in launches.items():
                 if (status := child.poll()) is not None:
                     delay_s = child.schedule_restart()
-                    self._note(f"the {child.name} ended with {_describe(status)}; starting it again in {delay_s:g} s")
+                    self._note(f"the {child.name} ended with {describe(status)}; starting it again in {delay_s:g} s")
                 if child.restart_at is not None and self._clock.monotonic() >= child.restart_at:
                     self._restart(child, launch)
             self._sleep(self._next_restart_in())
@@ -268,11 +175,7 @@ def _fresh_addresses(path: Path) -> Addresses | None:
 
 def _ended_early(name: str, status: int) -> Unavailable:
     return Unavailable(
-        f"the {name} ended with {_describe(status)} before it was ready; its log is above",
+        f"the {name} ended with {describe(status)} before it was ready; its log is above",
         reason=Reason.UNREACHABLE,
         fields={"hint": "mend what the log says and start again"},
     )
-
-
-def _describe(status: int) -> str:
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"

@@ -15,9 +15,10 @@ import typer
 
 from partywall.cli.local import server_options as opt
 from partywall.cli.local import servers
+from partywall.cli.local.child import Timing
 from partywall.cli.local.extras import extra
 from partywall.cli.local.instance import LocalInstance
-from partywall.cli.local.supervisor import Addresses, Plan, Supervisor, Timing
+from partywall.cli.local.supervisor import Addresses, Plan, Supervisor
 from partywall.cli.options import arguments_of, command
 from partywall.cli.session import Session
 from partywall.clock import SystemClock

@@ -18,7 +18,8 @@ from partywall.cli.values import MOST_COUNT, parse_duration, parse_option, parse
 from partywall.client.artifact import LocalArtifact, inspect_folder
 from partywall.client.flow import MODELS
 from partywall.client.operations import DEFAULT_WAIT_S, manifest
-from partywall.client.push import OnProgress, PushProgress, PushRequest, get_model, push_version, wait_ready
+from partywall.client.push import PushRequest, get_model, push_version, wait_ready
+from partywall.client.uploading import OnProgress, PushProgress
 from partywall.client.views import ModelInfo, model_info
 from partywall.domain.names import check_model_name
 from partywall.v1 import models_pb2 as pb
