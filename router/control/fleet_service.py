@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from partywall.errors import NotFound, NotReady, Reason
+from partywall.errors import InvalidInput, NotFound, NotReady, Reason
 from partywall.v1 import fleet_pb2, fleet_pb2_grpc
 from partywall.wire import convert
 from router.control.control import Control
 from router.control.enrol import Enrolment, mark_forgotten
 from router.control.explain import all_decisions
 from router.control.kinds import Stored
-from router.control.partition_views import event_view, outcome_view, use_view
+from router.control.partition_views import event_view, outcome_view, released_view, use_view
 from router.control.partitions import Partitions
 from router.control.plan_views import preview_view
 from router.control.planning import LivePlanner
@@ -99,6 +99,12 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self, request: fleet_pb2.ChangePartitionRequest, context: Any
     ) -> fleet_pb2.ChangePartitionResponse:
         """Another size or place, by replace, shift, drain; with `dry_run` only what it would be."""
+        if request.automatic:
+            if request.share_percent or request.cores or request.node or request.device_id or request.dry_run:
+                raise InvalidInput("automatic goes alone", fields={"field": "automatic"})
+            use = await self._partitions.release(request.partition)
+            await self._control.record("partition.released", "", partition=request.partition, node=use.node)
+            return released_view(self._scene, use)
         change = Change(request.share_percent, request.cores, request.node, request.device_id)
         outcome = await self._partitions.change(request.partition, change, dry_run=request.dry_run)
         if outcome.decisions:

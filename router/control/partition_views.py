@@ -6,7 +6,7 @@ from partywall.domain.events import Event
 from partywall.domain.placements import Placement
 from partywall.v1 import fleet_pb2
 from partywall.wire import convert
-from router.control.partitions import Outcome, Use, trust_lines
+from router.control.partitions import Outcome, Use, chooser, trust_lines
 from router.control.scene import Scene
 
 
@@ -25,6 +25,7 @@ def use_view(scene: Scene, use: Use) -> fleet_pb2.PartitionUse:
         weight=min((p.weight for p in use.placements), default=1.0),
         wall=walls[0] if walls else "",
         placements=[p.id for p in use.placements],
+        share_by=chooser(use).value,
     )
 
 
@@ -45,6 +46,13 @@ def outcome_view(scene: Scene, outcome: Outcome) -> fleet_pb2.ChangePartitionRes
         dry_run=not outcome.decisions,
         released=[_resident(scene, placement) for placement in outcome.released],
     )
+
+
+def released_view(scene: Scene, use: Use) -> fleet_pb2.ChangePartitionResponse:
+    """A partition whose size is the planner's again."""
+    shown = use_view(scene, use)
+    reason = "its size is the planner's to choose again"
+    return fleet_pb2.ChangePartitionResponse(before=shown, node=use.node, partition=shown.partition, reason=reason)
 
 
 def event_view(event: Event) -> fleet_pb2.Event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from partywall.domain.fleet import Partition
 from partywall.domain.placements import Decision, Placement, ShareBy
@@ -120,6 +120,27 @@ class Partitions:
         decisions = await self._manoeuvres.start_together(moves, why, target.alternatives, share_by=asked)
         return Outcome(use, target, released, tuple(decisions))
 
+    async def release(self, name: str) -> Use:
+        """Leaves a partition's size to the planner again.
+
+        Raises:
+            NotFound: No such partition.
+            InvalidInput: A version in it asks for a share itself.
+        """
+        use, scene = self.find(name), self._scene
+        for placement in use.placements:
+            version = scene.version(placement)
+            if version is not None and version.manifest.share_percent:
+                raise InvalidInput(
+                    f"partition {use.partition.id} has the share that its version was pushed with (--share "
+                    f"{version.manifest.share_percent}); push one without to leave it to the planner",
+                    fields={"field": "automatic"},
+                )
+        async with scene.catalog.transaction() as tx:
+            for placement in use.placements:
+                await tx.update(replace(placement, share_by=ShareBy.PLANNER))
+        return self.find(use.partition.id)
+
     def _members(self, placements: Sequence[Placement]) -> list[Member]:
         members = []
         for placement in placements:
@@ -141,6 +162,12 @@ class Partitions:
         tenant = self._scene.catalog.tenant(placement.tenant_id)
         entry = self._scene.catalog.model_by_id(placement.model_id)
         return f"{tenant.name}/{entry.model.name}" if tenant is not None and entry is not None else ""
+
+
+def chooser(use: Use) -> ShareBy:
+    """Who chose a partition's size: the operator if for anybody in it."""
+    said = {p.share_by for p in use.placements}
+    return next((who for who in (ShareBy.OPERATOR, ShareBy.PLANNER) if who in said), ShareBy.DEFAULT)
 
 
 def check_change(change: Change) -> None:

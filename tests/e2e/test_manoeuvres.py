@@ -101,6 +101,8 @@ def test_resize_under_load_fails_nobody(served: tuple[Instance, str]) -> None:
     (after,) = partitions(instance)
     assert after["id"] != before["id"]
     assert after["share_percent"] == 100
+    assert after["share_by"] == "operator"
+    assert instance.json("partitions", "resize", "acme/mlp", "--auto")["share_by"] == "planner"
     assert instance.replica("mlp")["pid"] != pid
     assert "cores" in after["wall"]
     decisions = instance.json("explain", "mlp", "--tenant", "acme")["decisions"]
@@ -132,6 +134,7 @@ def test_move_between_two_nodes_under_load_fails_nobody(served: tuple[Instance, 
     [
         (("resize", "acme/mlp"), "--share PERCENT or --cores N"),
         (("resize", "acme/mlp", "--share", "101"), "1 to 100"),
+        (("resize", "acme/mlp", "--share", "50", "--auto"), "or --auto alone"),
         (("resize", "acme/mlp", "--cores", "999"), "999 cores are asked for"),
         (("resize", "nobody/nothing", "--cores", "1"), "partywall partitions list"),
         (("move", "acme/mlp"), "--node NODE"),

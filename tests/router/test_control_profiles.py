@@ -120,6 +120,9 @@ async def test_a_profile_is_sealed_and_survives_a_restart(world: World, ports: P
     again = ProfileBook(world.control)
     await again.open()
     assert again.profile(version.model_id, 1, "CPU x2") == replace(PROFILE, device_type="CPU x2")
+    alone = PROFILE.solo_at_ms or {(PROFILE.batch, share): ms for share, ms in PROFILE.solo_ms.items()}
+    assert again.curve(version.model_id, 1, "CPU x2") == {at: ms / 1e3 for at, ms in alone.items()}
+    assert again.curve(version.model_id, 2, "CPU x2") == {}
     await again.put(version, record(done=False))
     assert again.profile(version.model_id, 1, "CPU x2") is None
     assert len(again.records(version.model_id, 1)) == 1

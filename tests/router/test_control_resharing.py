@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fleet_world import FleetWorld, cpu
 
 from partywall.domain.fleet import PartitionKind
 from partywall.domain.placements import Decision, ShareBy
+from partywall.errors import InvalidInput
 from router.control.manoeuvres import Manoeuvres
+from router.control.partition_views import released_view, use_view
 from router.control.partitions import Partitions
 from router.control.plan_views import preview_view
 from router.control.planning import LivePlanner
@@ -262,6 +264,45 @@ async def test_what_somebody_asked_for_stays(shop: Shop) -> None:
     await shop.run(200)
     assert shop.cores_of("resized") == [2]
     assert shop.world.placements("waits") == []
+
+
+async def test_a_size_is_the_planners_again_when_the_operator_says_so(shop: Shop) -> None:
+    await shop.model("acme", "asked", 5, share=25)
+    await shop.model("globex", "resized", 5)
+    scene = shop.world.reconciler.scene
+    partitions = Partitions(scene, shop.manoeuvres)
+    await partitions.change("globex/resized", Change(cores=2), dry_run=False)
+    await shop.run(60)
+    use = partitions.find("globex/resized")
+    assert use_view(scene, use).share_by == "operator"
+    await shop.model("initech", "waits", 1, share=50)
+    shown = released_view(scene, await partitions.release("globex/resized"))
+    assert shown.before.share_by == "planner"
+    assert "planner's" in shown.reason
+    await shop.run(120)
+    assert shop.cores_of("resized") == [1]
+    assert shop.cores_of("waits") == [2]
+    with pytest.raises(InvalidInput, match="push one without"):
+        await partitions.release("acme/asked")
+
+
+async def test_a_replica_that_moves_and_one_more_get_the_share_that_was_chosen() -> None:
+    shop = await Shop(nodes=2, cores=8).start()
+    await shop.model("acme", "m", 2)
+    partitions = Partitions(shop.world.reconciler.scene, shop.manoeuvres)
+    await partitions.change("acme/m", Change(cores=4), dry_run=False)
+    await shop.run(20)
+    scene = shop.world.reconciler.scene
+    entry, tenant = scene.catalog.model_by_id("m"), scene.catalog.tenant("acme")
+    assert entry is not None
+    assert tenant is not None
+    placement = shop.world.placement("m")
+    assert scene.want(tenant, entry, entry.versions[1], placement).share_percent == 50
+    async with shop.world.catalog.transaction() as tx:
+        await tx.update(replace(entry.model, replicas=2))
+    await shop.world.passes(4)
+    second = next(p for p in shop.world.placements("m") if p.id != placement.id)
+    assert (len(second.partition.cores), second.share_by) == (4, ShareBy.OPERATOR)
 
 
 async def test_switched_off_it_only_shows() -> None:

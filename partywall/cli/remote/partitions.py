@@ -31,7 +31,14 @@ def list_partitions(session: Session) -> None:
     """All partitions with who is in them and what enforces them."""
     rows = [partition_use_row(use) for use in _list(session.operator())]
     shown = rows if session.printer.json else [_for_people(row) for row in rows]
-    columns = {"id": "PARTITION", "place": "PLACE", "size": "SIZE", "state": "STATE", "memory": "PLACED"}
+    columns = {
+        "id": "PARTITION",
+        "place": "PLACE",
+        "size": "SIZE",
+        "by": "CHOSEN BY",
+        "state": "STATE",
+        "memory": "PLACED",
+    }
     session.printer.rows(shown, {**columns, "residents": "RESIDENTS", "wall": "WALL"}, empty="no partitions yet")
 
 
@@ -42,12 +49,20 @@ def resize(
     partition: Which,
     share: Annotated[int, typer.Option("--share", metavar="PERCENT", help="Of the device, 1 to 100.")] = 0,
     cores: Annotated[int, typer.Option("--cores", max=MOST_CORES, help="Cores, on a CPU.")] = 0,
+    auto: Annotated[bool, typer.Option("--auto", help="Leave its size to the planner again.")] = False,
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:
-    """Give a partition another size: a new one takes over, and nothing that runs is refused."""
-    if bool(share) == bool(cores):
-        raise InvalidInput("give --share PERCENT or --cores N", fields={"field": "share"})
+    """Give a partition another size: a new one takes over, and nothing that runs is refused. The planner keeps off it
+    from then on, until `--auto`."""
+    if auto and not (share or cores or dry_run):
+        answer = session.operator().call(
+            FLEET["ChangePartition"], pb.ChangePartitionRequest(partition=partition, automatic=True)
+        )
+        session.printer.record({**partition_use_row(answer.before), "reason": answer.reason})
+        return
+    if auto or bool(share) == bool(cores):
+        raise InvalidInput("give --share PERCENT or --cores N, or --auto alone", fields={"field": "share"})
     if not 0 <= share <= 100 or cores < 0:
         given = share or cores
         raise InvalidInput(f"--share must be 1 to 100 and --cores above 0, got {given}", fields={"field": "share"})
@@ -136,6 +151,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
         "size": f"{row['share_percent']} %{cores}",
         "state": state,
         "memory": human_bytes(row["placed_bytes"]),
+        "by": row["share_by"] or "",
         "residents": ", ".join(row["residents"]),
         "wall": row["wall"],
     }

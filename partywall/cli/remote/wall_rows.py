@@ -19,6 +19,7 @@ def partition_use_row(use: fleet_pb2.PartitionUse) -> dict[str, Any]:
         "placements": list(use.placements),
         "placed_bytes": use.placed_bytes,
         "wall": use.wall,
+        "share_by": use.share_by or None,
     }
 
 
