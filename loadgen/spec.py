@@ -13,16 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from loadgen.arrivals import ArrivalProcess, Constant, Gamma, OnOff, Poisson, Replay, rng_for
+from loadgen.spec_values import as_number, bad_spec, duration_of, read_value
 from loadgen.traces import Trace, read_trace
 from partywall.domain.names import check_model_name
 from partywall.errors import InvalidInput
 
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NUMBERS = ("rate", "slo-ms", "deadline-ms", "trace-speed")
-_COUNTS = ("batch", "channels")
-_PATHS = ("key-file", "text", "npy")
 _SOURCES = ("text", "npy", "random")
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)?")
 _RANDOM = re.compile(r"([A-Z0-9]+)(?::(\d+(?:x\d+)*))?")
 
 
@@ -63,7 +59,7 @@ class TenantSpec:
             raise self.bad("rate", "is missing: requests per second, for example rate=20")
         if kind in ("poisson", "constant") and not rest:
             return Poisson(self.rate) if kind == "poisson" else Constant(self.rate)
-        numbers = [_number(part) for part in rest.split(":")]
+        numbers = [as_number(part) for part in rest.split(":")]
         if kind == "gamma" and len(numbers) == 1 and numbers[0] > 0:
             return Gamma(self.rate, numbers[0])
         if kind == "onoff" and len(numbers) == 2 and min(numbers) > 0:
@@ -103,7 +99,7 @@ class TenantSpec:
 
     def bad(self, field: str, problem: str) -> InvalidInput:
         """An error about one of this tenant's fields."""
-        return _bad(self.where, field, problem)
+        return bad_spec(self.where, field, problem)
 
     def _trace(self, path: Path) -> Trace:
         trace = read_trace(path)
@@ -111,7 +107,7 @@ class TenantSpec:
             trace = trace.only(self.trace_model)
         if self.trace_window:
             start, dash, end = self.trace_window.partition("-")
-            start_s, end_s = _number(start), _number(end) if end else math.inf
+            start_s, end_s = as_number(start), as_number(end) if end else math.inf
             if not dash or math.isnan(start_s) or math.isnan(end_s) or not 0 <= start_s < end_s:
                 raise self.bad("trace-window", f"must be START-END in seconds, got {self.trace_window!r}")
             trace = trace.window(start_s, end_s)
@@ -157,9 +153,9 @@ def parse_tenant(text: str, where: str = "--tenant") -> TenantSpec:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise _bad(where, part.strip()[:60] or "(empty)", "is not key=value; separate the pairs by commas")
+            raise bad_spec(where, part.strip()[:60] or "(empty)", "is not key=value; separate the pairs by commas")
         if key.strip() in values:
-            raise _bad(where, key.strip(), "is given twice")
+            raise bad_spec(where, key.strip(), "is given twice")
         values[key.strip()] = value.strip()
     return tenant_from(values, where)
 
@@ -189,17 +185,17 @@ def read_spec(path: Path) -> SpecFile:
         raise InvalidInput(f"{where}: cannot be read: {error}", fields={"field": "spec"}) from error
     for key in found:
         if key not in _TOP_KEYS:
-            raise _bad(where, key, f"is unknown; known: {', '.join(_TOP_KEYS)}")
+            raise bad_spec(where, key, f"is unknown; known: {', '.join(_TOP_KEYS)}")
     tables, seed, ca = found.get("tenant", []), found.get("seed", 0), found.get("tls-ca")
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-        raise _bad(where, "tenant", "must be [[tenant]] tables")
+        raise bad_spec(where, "tenant", "must be [[tenant]] tables")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise _bad(where, "seed", f"must be a whole number from 0, got {seed!r}")
+        raise bad_spec(where, "seed", f"must be a whole number from 0, got {seed!r}")
     return SpecFile(
         address=str(found.get("address", "")),
         tenants=tuple(tenant_from(t, f"{where} tenant[{i}]") for i, t in enumerate(tables)),
-        duration_s=_duration_s(where, "duration", found["duration"]) if "duration" in found else None,
-        warmup_s=_duration_s(where, "warmup", found.get("warmup", 0)),
+        duration_s=duration_of(where, "duration", found["duration"]) if "duration" in found else None,
+        warmup_s=duration_of(where, "warmup", found.get("warmup", 0)),
         seed=seed,
         tls_ca=None if ca is None else Path(str(ca)).expanduser(),
     )
@@ -214,54 +210,17 @@ def tenant_from(values: Mapping[str, object], where: str) -> TenantSpec:
     fields: dict[str, object] = {}
     for key, value in values.items():
         if key not in _KEYS:
-            raise _bad(where, key, f"is unknown; known: {', '.join(sorted(_KEYS))}")
-        fields[key.replace("-", "_")] = _value(where, key, value)
+            raise bad_spec(where, key, f"is unknown; known: {', '.join(sorted(_KEYS))}")
+        fields[key.replace("-", "_")] = read_value(where, key, value)
     for key in ("name", "model"):
         if not fields.get(key):
-            raise _bad(where, key, "is missing")
+            raise bad_spec(where, key, "is missing")
     check_model_name(str(fields["name"]), f"{where}: name")
     if ("key" in fields) == ("key_file" in fields):
-        raise _bad(where, "key-file", "is missing: give key-file=FILE or key=KEY, one of the two")
+        raise bad_spec(where, "key-file", "is missing: give key-file=FILE or key=KEY, one of the two")
     if sum(source in fields for source in _SOURCES) != 1:
-        raise _bad(where, "text", "is missing: give one of text=FILE, npy=FILE, random=TYPE:DxD or random=auto")
+        raise bad_spec(where, "text", "is missing: give one of text=FILE, npy=FILE, random=TYPE:DxD or random=auto")
     spec = TenantSpec(where=where, **fields)  # type: ignore[arg-type]  # the values were checked above
     if spec.random:
         spec.random_tensor()
     return spec
-
-
-def _duration_s(where: str, field: str, value: object) -> float:
-    """`500ms`, `30s`, `2m`, `1h`, or plain seconds."""
-    match = _DURATION.fullmatch(str(value))
-    if match is None:
-        raise _bad(where, field, f"must be a duration such as 30s, 500ms or 2m, got {value!r}")
-    return float(match[1]) * _UNITS_S[match[2] or "s"]
-
-
-def _value(where: str, key: str, value: object) -> object:
-    if key in _NUMBERS:
-        number = _number(value)
-        if not (number > 0 and math.isfinite(number)):
-            raise _bad(where, key, f"must be a number above zero, got {value!r}")
-        return number
-    if key in _COUNTS:
-        count = _number(value)
-        if not (count >= 1 and count == round(count)):
-            raise _bad(where, key, f"must be a whole number from 1, got {value!r}")
-        return int(count)
-    if not isinstance(value, str | int):
-        raise _bad(where, key, f"must be text, got {value!r}")
-    if not str(value):
-        raise _bad(where, key, "is empty")
-    return Path(str(value)).expanduser() if key in _PATHS else str(value)
-
-
-def _number(value: object) -> float:
-    try:
-        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _bad(where: str, field: str, problem: str) -> InvalidInput:
-    return InvalidInput(f"{where}: {field} {problem}", fields={"field": field})

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from loadgen.command import LoadOutcome, run_load_async, write_reports
 from loadgen.spec import LoadSpec, parse_tenant
+from partywall.cli import main
 from partywall.errors import InvalidInput, NotFound, QuotaExceeded
 
 LINES = "one\ntwo\nthree\n"
@@ -167,10 +168,11 @@ async def test_the_command_line_as_a_table(server: FakeServer, lines: Path) -> N
         (["--spec", "absent.toml"], "absent.toml: cannot be read"),
     ],
 )
-async def test_errors_of_the_command_line_name_the_field(arguments: list[str], said: str) -> None:
-    code, _, err = await partywall("--address", "127.0.0.1:9", *arguments)
-    assert code == 1
-    assert said in err
+def test_errors_of_the_command_line_name_the_field(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["load", "run", "--address", "127.0.0.1:9", *arguments]) == 1
+    assert said in capsys.readouterr().err
 
 
 async def test_ctrl_c_still_reports(server: FakeServer, lines: Path) -> None:

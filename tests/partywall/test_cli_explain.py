@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client_fakes import ADMIN_KEY, KEY, FakeServer, fake_server
+from client_fakes import FakeServer, fake_server
+from fakes_support import ADMIN_KEY, KEY
 
 from partywall.cli.main import run
 from partywall.v1 import models_pb2

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client_fakes import ADMIN_KEY, KEY, FakeServer, fake_server
+from client_fakes import FakeServer, fake_server
+from fakes_support import ADMIN_KEY, KEY
 
 from partywall import errors
 from partywall.cli.main import run

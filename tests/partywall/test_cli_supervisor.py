@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from client_fakes import ADMIN_KEY, fake_server
+from client_fakes import fake_server
+from fakes_support import ADMIN_KEY
 
 from partywall.cli.local.child import Launch, Timing
 from partywall.cli.local.instance import LocalInstance

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client_fakes import KEY, FakeServer, fake_server
+from client_fakes import FakeServer, fake_server
+from fakes_support import KEY
 
 import partywall
 from partywall import errors

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_fakes import DATA_KEY, KEY, FakeServer, fake_server
+from client_fakes import FakeServer, fake_server
+from fakes_support import DATA_KEY, KEY
 
 import partywall
 from partywall import errors
