@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from fleet_world import FleetWorld, cpu
 
@@ -33,7 +33,7 @@ class Load:
     ) -> None:
         self.world = world
         self.tally = Tally()
-        self.rng = random.Random(11)
+        self.rng = np.random.default_rng(11)
         limits = ScalingLimits(most=most, triggers=TriggerSettings(hold_s=hold_s))
         self.planner = LivePlanner(
             world.reconciler.scene,
@@ -47,7 +47,7 @@ class Load:
 
     async def run(self, seconds: int, rate: float, model: str = "bert") -> None:
         for _ in range(seconds):
-            arrivals = sum(self.rng.random() < rate / 1000 for _ in range(1000))
+            arrivals = int(self.rng.binomial(1000, rate / 1000))
             serving = self.world.route(model).replicas
             self.unserved += not serving
             for replica in serving:

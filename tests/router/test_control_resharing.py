@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from fleet_world import FleetWorld, cpu
 
@@ -93,7 +93,7 @@ class Shop:
         self.rates: dict[str, float] = {}
         self.tallies: dict[str, Tally] = {}
         self.unserved = 0
-        self.rng = random.Random(7)
+        self.rng = np.random.default_rng(7)
         reconciler = world.reconciler
         grouping = RegroupLimits(hold_s=self.hold_s)
         self.manoeuvres: Manoeuvres = reconciler.manoeuvres
@@ -133,7 +133,7 @@ class Shop:
     def _serve(self, name: str, rate: float) -> None:
         if not self.world.placements(name):
             return
-        arrivals = sum(self.rng.random() < rate / 1000 for _ in range(1000))
+        arrivals = int(self.rng.binomial(1000, rate / 1000))
         serving = self.world.route(name).replicas
         self.unserved += not serving
         able = 0.0
