@@ -12,29 +12,26 @@ check is listed in the page by name.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.gpu.bench import Bench, Worker, p99_ms
 from benchmarks.gpu.daemon import own_daemon
 from benchmarks.gpu.findings import Finding, Report, end_by_signal, guarded
-from benchmarks.gpu.processes import START_S, LineProcess
+from benchmarks.gpu.reads import check_counters, check_driver, check_mig_reads
 from benchmarks.gpu_pending import NEVER, pending_page
-from isolation.devices.library import Gpu, GpuLibrary
+from isolation.devices.facts import Gpu
+from isolation.devices.library import GpuLibrary
 from isolation.devices.nvml import open_nvml
 from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import BINARY, NvidiaMpsControl
-from isolation.partition.partitioner import Observation, WorkerConfinement
-from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
+from isolation.partition.mps_daemon import BINARY, NvidiaMpsControl
+from partywall.domain.fleet import Device, DeviceKind
 from partywall.errors import Unsupported
 
 GIB = 1 << 30
@@ -43,64 +40,6 @@ SOON_S = 5.0
 UNDISTURBED = 1.25
 """How much the victim's p99 may grow while its neighbour is killed."""
 CONTRACT_S = 120
-
-
-class Worker(LineProcess):
-    """A process behind a confinement (`benchmarks/gpu/player.py`); its first line is what it saw."""
-
-    def __init__(self, confinement: WorkerConfinement, cap_bytes: int = 0, sandbox: str = "") -> None:
-        options = ["--cap", str(cap_bytes), *(["--sandbox", sandbox] if sandbox else [])]
-        command = [sys.executable, "-m", "benchmarks.gpu.player", json.dumps(asdict(confinement)), *options]
-        super().__init__(command)
-        try:
-            seen = self.answer(START_S)
-            self.layers = seen.pop("layers")
-            self.observed = Observation(pid=self.pid, **seen)
-        except BaseException:
-            self.end(signal.SIGKILL)
-            raise
-
-    def compute(self, seconds: float) -> None:
-        self.say({"seconds": seconds})
-
-    def latencies_ms(self) -> list[float]:
-        """Of the last `compute`. RuntimeError: CUDA refused it."""
-        answer = self.answer()
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        found: list[float] = answer["latencies_ms"]
-        return found
-
-
-def p99_ms(latencies_ms: list[float]) -> float:
-    return statistics.quantiles(latencies_ms, n=100)[98]
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    library: GpuLibrary
-    gpu: Gpu
-    control: NvidiaMpsControl
-    partitioner: MpsPartitioner
-    command: tuple[str, ...]
-    seconds: float
-
-    def part(self, name: str, share: int, memory_bytes: int = 0) -> Partition:
-        return Partition(name, PartitionKind.MPS, self.gpu.uuid, (), share, memory_bytes)
-
-    @contextmanager
-    def worker(self, partition: Partition, sandbox: str = "", **environment: str) -> Iterator[Worker]:
-        given = self.partitioner.prepare(partition)
-        changed = WorkerConfinement(environment={**given.environment, **environment})
-        try:
-            worker = Worker(changed, partition.memory_bytes, sandbox)
-            try:
-                yield worker
-            finally:
-                self.partitioner.before_kill(partition, worker.pid)
-                worker.end()
-        finally:
-            self.partitioner.release(partition)
 
 
 def check_shares(bench: Bench) -> Iterator[Finding]:
@@ -200,50 +139,6 @@ def check_killed_neighbour(bench: Bench) -> Iterator[Finding]:
     with bench.worker(bench.part("newcomer", 25)) as newcomer:
         sms = newcomer.observed.multiprocessors
         yield Finding("a newcomer attaches afterwards", sms != bench.gpu.multiprocessors, f"{sms} SMs")
-
-
-def check_counters(bench: Bench) -> Iterator[Finding]:
-    """GPM under this user."""
-    try:
-        counters = bench.library.open_counters(bench.gpu.uuid)
-    except Unsupported as error:
-        yield Finding("GPM counters", None, error.message)
-        return
-    try:
-        time.sleep(0.3)  # the counters' own interval
-        reading = counters.read()
-    finally:
-        counters.close()
-    values = {counter.name.lower(): value for counter, value in reading.values.items()}
-    yield Finding("GPM counters", bool(values), f"{len(values)} counters as uid {os.getuid()}", values)
-
-
-def check_mig_reads(bench: Bench) -> Iterator[Finding]:
-    """Profiles and placements against our geometry; nothing is changed."""
-    if not bench.gpu.mig_capable:
-        yield Finding("MIG profiles", None, "this GPU has no MIG")
-        return
-    mode = bench.library.mig_mode(bench.gpu.uuid)
-    yield Finding("MIG mode read", True, f"current {mode.current}, pending {mode.pending}")
-    profiles = bench.library.mig_profiles(bench.gpu.uuid)
-    seen = ", ".join(f"{p.name}: enum {p.enum}, id {p.id}, {p.multiprocessors} SMs" for p in profiles)
-    wrong = [p.name for p in profiles if {0: 19, 1: 14, 2: 9, 3: 5, 4: 0, 9: 15}.get(p.enum, p.id) != p.id]
-    yield Finding("MIG profiles have the ids of our table", not wrong and bool(profiles), seen, {"wrong": wrong})
-
-
-def check_driver(bench: Bench) -> Iterator[Finding]:
-    """Inventory, memory, power and processes, with a worker on the GPU."""
-    gpu = bench.gpu
-    facts = f"{gpu.name}, {gpu.multiprocessors} SMs, {gpu.memory_bytes >> 20} MiB, {gpu.compute_capability}"
-    with bench.worker(bench.part("seen", 50)) as worker:
-        worker.compute(bench.seconds / 8)
-        worker.latencies_ms()
-        memory, power = bench.library.memory(gpu.uuid), bench.library.power(gpu.uuid)
-        listed = {one.pid: one.kind.value for one in bench.library.processes(gpu.uuid)}
-    plausible = 0 < memory.used_bytes < memory.total_bytes and power.draw_mw > 0 and gpu.multiprocessors > 0
-    seen = f"{facts}; {memory.used_bytes >> 20} MiB used; {power.draw_mw} of {power.limit_mw} mW; processes {listed}"
-    yield Finding("driver: inventory, memory, power", plausible, seen)
-    yield Finding("driver lists the worker as an MPS client", listed.get(worker.pid) == "mps", str(listed))
 
 
 def check_static(bench: Bench, directory: Path) -> Iterator[Finding]:

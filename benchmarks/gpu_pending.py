@@ -29,7 +29,7 @@ PREPARED = (
     ),
     Pending(
         "MPS control daemon: start, adoption, queries, clients, end of a client",
-        ("isolation/partition/mps_control.py", "isolation/partition/assembly.py"),
+        ("isolation/partition/mps_daemon.py", "isolation/partition/assembly.py"),
         CHECKS,
         "a stand-in for the binary",
     ),
@@ -39,7 +39,7 @@ PREPARED = (
         CHECKS,
         "SimulatedMps",
     ),
-    Pending("static SM partitions", ("isolation/partition/mps_control.py",), CHECKS, "a stand-in for the binary"),
+    Pending("static SM partitions", ("isolation/partition/mps_daemon.py",), CHECKS, "a stand-in for the binary"),
     Pending("GPM counters", ("isolation/devices/nvml_counters.py",), CHECKS, "simulated load"),
     Pending(
         "MIG, read only: profile ids, SM counts, placements", ("isolation/devices/nvml_mig.py",), CHECKS, "SimulatedGpu"

@@ -30,7 +30,7 @@ from isolation.devices.nvml import open_nvml
 from isolation.interference.probes import DutyCycle, Progress, calibrate
 from isolation.interference.probes_cuda import CUDA_RESOURCES, make_cuda_load
 from isolation.interference.rounds import relative_spread
-from isolation.partition.mps_control import BINARY
+from isolation.partition.mps_daemon import BINARY
 from partywall.domain.profiles import ProbeSetting, Resource
 
 STEADY = 0.05

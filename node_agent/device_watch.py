@@ -9,8 +9,9 @@ from dataclasses import replace
 import structlog
 
 from isolation.devices.errors import DeviceError, DeviceLost
+from isolation.devices.facts import DeviceEvent, EventKind
 from isolation.devices.faults import Action, classify
-from isolation.devices.library import DeviceEvent, EventKind, GpuLibrary
+from isolation.devices.library import GpuLibrary
 from isolation.partition.authority import DeviceAuthority
 from partywall.domain.events import EventName
 from partywall.domain.fleet import Device, DeviceKind, PartitionKind

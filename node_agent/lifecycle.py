@@ -15,7 +15,8 @@ from node_agent.runner import Reply, Runner
 from node_agent.settings import QueueDiscipline
 from node_agent.slots import ReplicaSlot, WorkerSlot
 from node_agent.watchdog import Stuck, watch
-from node_agent.workers import LoadResult, WorkerExit, WorkerHandle
+from node_agent.work import LoadResult, WorkerExit
+from node_agent.workers import WorkerHandle
 from partywall.clock import Clock
 from partywall.domain.events import EventName
 from partywall.domain.fleet import Partition, ReplicaState, ReplicaStatus

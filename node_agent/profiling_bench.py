@@ -22,8 +22,9 @@ from isolation.interference.profiler import Facts, Step, StepKind, co_run_values
 from isolation.interference.rounds import Pace, Round, combine, relative_spread, window_mean_ms
 from node_agent.profiling_inputs import make_request
 from node_agent.profiling_stream import Stream
+from node_agent.work import BatchDone, LoadResult
 from node_agent.worker.probe import BUSY, NAME, PERIOD, UNITS
-from node_agent.workers import BatchDone, LoadResult, WorkerHandle
+from node_agent.workers import WorkerHandle
 from partywall.client.operations import infer_request
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.models import Signature

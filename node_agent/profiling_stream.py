@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from node_agent.workers import Batch, BatchDone, WorkerHandle, WorkItem
+from node_agent.work import Batch, BatchDone, WorkItem
+from node_agent.workers import WorkerHandle
 
 _IN_FLIGHT = 2
 """The worker always has the next batch while the agent reads the last one."""

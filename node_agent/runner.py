@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from node_agent.memory_circuit import MemoryCircuit
 from node_agent.queueing import Batch, BatchLimits, Queued, WorkQueue
 from node_agent.settings import QueueDiscipline
-from node_agent.workers import Batch as WorkerBatch
-from node_agent.workers import BatchDone, WorkerHandle, WorkItem
+from node_agent.work import Batch as WorkerBatch
+from node_agent.work import BatchDone, WorkItem
+from node_agent.workers import WorkerHandle
 from partywall.clock import Clock
 from partywall.errors import DeadlineExceeded, InternalError, PartywallError, Reason, Unavailable
 

@@ -20,7 +20,8 @@ from node_agent.runner import Outcome, Reply
 from node_agent.settings import QueueDiscipline
 from node_agent.slots import ReplicaSlot, WorkerSlot
 from node_agent.walls import Reattested
-from node_agent.workers import WorkerExit, WorkerHandle
+from node_agent.work import WorkerExit
+from node_agent.workers import WorkerHandle
 from partywall.clock import Clock
 from partywall.domain.events import EventName
 from partywall.domain.fleet import ReplicaState, ReplicaStatus

@@ -16,7 +16,8 @@ from isolation.partition.attest import share_multiprocessors
 from isolation.partition.authority import DeviceAuthority
 from isolation.partition.partitioner import Attestation, Observation, WorkerConfinement
 from node_agent.sight import Check, Sight, no_new_privileges
-from node_agent.workers import WorkerExit, WorkerHandle
+from node_agent.work import WorkerExit
+from node_agent.workers import WorkerHandle
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.errors import PartywallError, Reason, Unavailable, Unsupported
 

@@ -4,75 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from node_agent.channel import Channel
-from partywall.domain.models import Signature
-from partywall.errors import PartywallError, Reason, Unavailable
+from node_agent.work import Batch, BatchDone, LoadResult, WorkerExit, WorkResult, describe_exit
+from partywall.errors import Reason, Unavailable
 from partywall.v1 import worker_pb2
 from partywall.wire import convert
-
-
-@dataclass(frozen=True, slots=True)
-class WorkItem:
-    """One request: a serialised `inference.ModelInferRequest`. `deadline_us` is CLOCK_MONOTONIC, 0 for none."""
-
-    id: int
-    request: bytes | memoryview
-    deadline_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Requests for one replica, run together where its signature allows it; `repeat` times, answered once."""
-
-    handle: int
-    items: Sequence[WorkItem]
-    repeat: int = 1
-
-
-@dataclass(slots=True)
-class WorkResult:
-    """The serialised `inference.ModelInferResponse`, or the error of this request alone."""
-
-    id: int
-    response: bytes
-    error: PartywallError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchDone:
-    """Results in the order of the batch's items; `service_us` is the whole batch's time in the worker.
-
-    `exhausted_rows`: the fewest rows that ran out of memory when they were run together; 0: nothing did.
-    """
-
-    handle: int
-    results: Sequence[WorkResult]
-    service_us: int
-    exhausted_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What the worker found when it loaded a replica. A refusal is raised, not returned."""
-
-    handle: int
-    signature: Signature
-    memory_bytes: int
-    load_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
-    """How a worker ended: `code` is its exit status, the negative number of a signal, or None when nobody saw it."""
-
-    worker_id: str
-    pid: int
-    code: int | None
-    message: str
 
 
 @dataclass(slots=True)
@@ -287,18 +227,6 @@ class WorkerHandle:
         # Nobody may be waiting for `ready` any more.
         if self.ready.done() and not self.ready.cancelled():
             self.ready.exception()
-
-
-def describe_exit(code: int | None) -> str:
-    """A sentence about an exit status."""
-    if code is None:
-        return "ended without a status"
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    return "ended in order" if code == 0 else f"exited with status {code}"
 
 
 def _resolve(future: asyncio.Future[Any] | None, value: object) -> None:

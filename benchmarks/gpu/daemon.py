@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from isolation.partition.mps_control import BINARY, NvidiaMpsControl
+from isolation.partition.mps_daemon import BINARY, NvidiaMpsControl
 from partywall.errors import PartywallError
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from isolation.devices.library import DeviceEvent, EventKind
+from isolation.devices.facts import DeviceEvent, EventKind
 from partywall.domain.fleet import PartitionKind
 
 

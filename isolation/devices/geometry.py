@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from isolation.devices.library import GpuInstance, MigPlacement, MigProfile
+from isolation.devices.facts import GpuInstance, MigPlacement, MigProfile
 
 COMPUTE_SLICES = 7
 MEMORY_SLICES = 8

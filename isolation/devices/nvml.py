@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from isolation.devices.errors import DeviceGone, DeviceLost, NvmlCode, device_error
-from isolation.devices.library import (
+from isolation.devices.facts import (
     DeviceEvent,
     EventKind,
     Gpu,

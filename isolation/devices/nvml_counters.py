@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from isolation.devices.errors import NvmlCode, device_error
-from isolation.devices.library import MIN_COUNTER_INTERVAL_S, Counter, CounterReading
+from isolation.devices.facts import MIN_COUNTER_INTERVAL_S, Counter, CounterReading
 from partywall.clock import Clock
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from isolation.devices.errors import DeviceBadCall, DeviceGone, DeviceUnsupported, NvmlCode, device_error
-from isolation.devices.library import GpuInstance, MigActivation, MigDevice, MigMode, MigPlacement, MigProfile
+from isolation.devices.facts import GpuInstance, MigActivation, MigDevice, MigMode, MigPlacement, MigProfile
 from isolation.devices.nvml_calls import NvmlCalls
 
 _MIB = 1 << 20

@@ -6,8 +6,7 @@ import queue
 from collections.abc import Sequence
 
 from isolation.devices.errors import NvmlCode, device_error
-from isolation.devices.geometry import Slot, layout_of
-from isolation.devices.library import (
+from isolation.devices.facts import (
     MIN_COUNTER_INTERVAL_S,
     Counter,
     CounterReading,
@@ -24,7 +23,9 @@ from isolation.devices.library import (
     MigProfile,
     Power,
 )
-from isolation.devices.simulated_gpu import SimulatedGpu, SimulatedInstance
+from isolation.devices.geometry import Slot, layout_of
+from isolation.devices.simulated_gpu import SimulatedGpu
+from isolation.devices.simulated_traits import SimulatedInstance
 from partywall.clock import Clock
 
 _GPM_SINCE = (9, 0)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from isolation.devices.errors import DeviceError, NvmlCode, device_error
-from isolation.devices.geometry import MigGeometry, MigModel
-from isolation.devices.library import (
+from isolation.devices.facts import (
     Counter,
     DeviceEvent,
     EventKind,
@@ -28,6 +27,8 @@ from isolation.devices.library import (
     ProcessKind,
     ThrottleReason,
 )
+from isolation.devices.geometry import MigGeometry, MigModel
+from isolation.devices.simulated_traits import GpuTraits, SimulatedInstance
 from partywall.clock import Clock
 
 XID_FALLEN_OFF_THE_BUS = 79
@@ -36,31 +37,6 @@ _BASE_CLOCK_MHZ = 1980
 _IDLE_MW = 70_000
 _FULL_LOAD_MW = 750_000
 _DRIVER_BYTES = 600 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class GpuTraits:
-    """What differs between cards and drivers.
-
-    Attributes:
-        mig_capable: Consumer cards have no MIG.
-        needs_reset: A mode change waits for a reset nobody but the operator makes (pass-through virtual machines).
-        lists_profiles_while_off: Drivers of the 535 family list none while MIG is off; 580 does.
-        power_limit_mw: Enforced limit.
-    """
-
-    mig_capable: bool = True
-    needs_reset: bool = False
-    lists_profiles_while_off: bool = True
-    power_limit_mw: int = 700_000
-
-
-@dataclass(slots=True)
-class SimulatedInstance:
-    info: GpuInstance
-    compute: dict[int, MigDevice] = field(default_factory=dict)
-    handles: int = 0
-    leaks: int = 0
 
 
 class SimulatedGpu:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from isolation.devices.errors import DeviceError, NvmlCode
-from isolation.devices.library import Counter, EventKind, ProcessKind
+from isolation.devices.facts import Counter, EventKind, ProcessKind
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.devices.simulated_nvml_mig import MIG_VERBS, PROFILE_COUNT, PlacementStruct

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from isolation.devices.errors import NvmlCode
-from isolation.devices.library import MigDevice, MigPlacement, MigProfile
+from isolation.devices.facts import MigDevice, MigPlacement, MigProfile
 from isolation.devices.simulated_nvml_state import Handle, NvmlState, set_out
 
 PROFILE_COUNT = 18

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isolation.devices.errors import NvmlCode
-from isolation.devices.library import MigDevice
+from isolation.devices.facts import MigDevice
 from isolation.devices.simulated import SimulatedCounters, SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 

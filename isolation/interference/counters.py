@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isolation.devices.errors import DeviceError
-from isolation.devices.library import Counter, CounterSession, GpuLibrary
+from isolation.devices.facts import Counter
+from isolation.devices.library import CounterSession, GpuLibrary
 
 _NAMES = {
     Counter.SM_UTILISATION: "sm_util",

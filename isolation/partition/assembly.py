@@ -13,7 +13,8 @@ from isolation.partition.cpuset import CpusetPartitioner
 from isolation.partition.journal import Journal
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import MpsControl, NvidiaMpsControl
+from isolation.partition.mps_control import MpsControl
+from isolation.partition.mps_daemon import NvidiaMpsControl
 from isolation.partition.partitioner import Partitioner
 from isolation.partition.whole import WholePartitioner
 from partywall.domain.fleet import Device, DeviceKind, Instance, PartitionKind

@@ -11,13 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.ledger import Account, account, objection
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
 from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
+from isolation.partition.reconciled import Reconciled, noting
 from isolation.partition.restrictions import Restrictions
 from isolation.partition.turns import Turns
 from partywall.domain.fleet import Device, Partition, PartitionKind
@@ -26,15 +26,6 @@ from partywall.errors import AlreadyExists, InvalidInput, NotFound, NotReady, Pa
 Partitioners = Mapping[tuple[str, PartitionKind], Partitioner]
 """By device id and kind of partition."""
 _START_TURN_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """What became of a desired state. `problems` are by partition (or device) id; the rest is reached."""
-
-    confinements: Mapping[str, WorkerConfinement]
-    released: tuple[str, ...]
-    problems: Mapping[str, PartywallError]
 
 
 class DeviceAuthority:
@@ -170,19 +161,19 @@ class DeviceAuthority:
         released: list[str] = []
         problems: dict[str, PartywallError] = {}
         for device_id in self._devices:
-            with _noting(problems, device_id):
+            with noting(problems, device_id):
                 self.layout_changed(device_id)
         standing = {k: e.partition for k, e in self._journal.entries.items() if wanted.get(k) == e.partition}
         # What stays comes first, so that nobody takes a shared daemon down for want of a known user.
         for partition in standing.values():
-            with _noting(problems, partition.id):
+            with noting(problems, partition.id):
                 confinements[partition.id] = self.prepare(partition)
         for partition_id in self._journal.entries.keys() - standing.keys():
-            with _noting(problems, partition_id):
+            with noting(problems, partition_id):
                 self.release(partition_id)
                 released.append(partition_id)
         for partition in (p for p in wanted.values() if p.id not in standing):
-            with _noting(problems, partition.id):
+            with noting(problems, partition.id):
                 confinements[partition.id] = self.prepare(partition)
         return Reconciled(confinements, tuple(sorted(released)), problems)
 
@@ -253,11 +244,3 @@ class DeviceAuthority:
 
     def _lock(self, device_id: str) -> threading.RLock:
         return self._locks[self._device(device_id).id]
-
-
-@contextmanager
-def _noting(problems: dict[str, PartywallError], name: str) -> Iterator[None]:
-    try:
-        yield
-    except PartywallError as error:
-        problems[name] = error

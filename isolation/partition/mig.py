@@ -10,8 +10,9 @@ import re
 from typing import Protocol
 
 from isolation.devices.errors import DeviceError, DeviceInUse
+from isolation.devices.facts import GpuInstance, MigActivation, MigDevice
 from isolation.devices.geometry import Slot
-from isolation.devices.library import GpuInstance, GpuLibrary, MigActivation, MigDevice
+from isolation.devices.library import GpuLibrary
 from isolation.partition.attest import check_device, check_multiprocessors
 from isolation.partition.partitioner import Attestation, Observation, WorkerConfinement
 from partywall.domain.fleet import Device, Partition, PartitionKind

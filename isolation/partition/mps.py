@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 from isolation.devices.errors import DeviceError
-from isolation.devices.library import GpuLibrary, ProcessKind
+from isolation.devices.facts import ProcessKind
+from isolation.devices.library import GpuLibrary
 from isolation.partition.attest import (
     check_client,
     check_device,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from isolation.devices.library import ProcessKind
+from isolation.devices.facts import ProcessKind
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.attest import share_multiprocessors
 from isolation.partition.mps_control import MpsDown, MpsSlow, ServerState

@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from isolation.devices.facts import MigPlacement
 from isolation.devices.geometry import MigModel
-from isolation.devices.library import MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.mps_simulated import CudaError, SimulatedMps

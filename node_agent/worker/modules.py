@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from isolation.engine import Array, Artifact, check_options
-from node_agent.worker.codec import DTYPES
+from node_agent.worker.contents import DTYPES
 from node_agent.worker.tensors import choose_device, module_bytes, to_numpy, to_torch
 from node_agent.worker.weights import load_weights
 from partywall.domain.fleet import DeviceKind

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isolation.engine import Array
-from node_agent.worker.codec import DATATYPES
+from node_agent.worker.contents import DATATYPES
 from partywall.wire.inference import ModelInferResponse
 
 _LENGTH = struct.Struct("<I")

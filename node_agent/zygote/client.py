@@ -9,52 +9,22 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from isolation.sandbox import SandboxPolicy, scrub_environment
-from node_agent.arena import DEFAULT_BYTES
 from node_agent.channel import Channel
-from node_agent.workers import WorkerExit, WorkerHandle
+from node_agent.work import WorkerExit
+from node_agent.workers import WorkerHandle
 from node_agent.zygote import preload
+from node_agent.zygote.process import ZygoteOptions, ZygoteProcess, kill, try_send
+from node_agent.zygote.request import spawn_request
 from partywall.domain.fleet import DeviceKind, Partition
 from partywall.errors import PartywallError, Reason, Unavailable
-from partywall.v1 import fleet_pb2, worker_pb2
+from partywall.v1 import worker_pb2
 from partywall.wire import convert
 
 _PACKET_BYTES = 256 << 10
 _STDERR = 2
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ZygoteOptions:
-    """How the zygote is started."""
-
-    preload: tuple[str, ...] = preload.FRAMEWORKS
-    """Modules imported before the first fork, beside those that every worker needs."""
-    environment: Mapping[str, str] | None = None
-    """What its environment is made of; None: this process's. Scrubbed either way."""
-    ready_timeout_s: float = 180.0
-    """With a cold disk the imports take half a minute."""
-    spawn_timeout_s: float = 30.0
-    arena_bytes: int = DEFAULT_BYTES
-
-
-@dataclass(slots=True)
-class _Process:
-    popen: subprocess.Popen[bytes]
-    control: socket.socket
-    ready: asyncio.Future[worker_pb2.ZygoteReady] | None = None
-
-    def end(self, grace_s: float = 0.0) -> None:
-        """Closes the socket, waits for the process at most `grace_s`, then kills it."""
-        self.control.close()
-        try:
-            self.popen.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
 
 
 class ZygoteClient:
@@ -67,7 +37,7 @@ class ZygoteClient:
 
     def __init__(self, options: ZygoteOptions | None = None) -> None:
         self._options = options or ZygoteOptions()
-        self._process: _Process | None = None
+        self._process: ZygoteProcess | None = None
         self._workers: dict[str, WorkerHandle] = {}
         self._forked: dict[str, asyncio.Future[worker_pb2.WorkerForked]] = {}
         self._keeper: asyncio.Task[None] | None = None
@@ -105,7 +75,7 @@ class ZygoteClient:
                 env={**scrub_environment(source), **preload.THREAD_LIMITS},
                 start_new_session=True,
             )
-        self._process = _Process(popen, ours)
+        self._process = ZygoteProcess(popen, ours)
 
     async def start(self) -> float:
         """Launches where that has not happened, and waits until it can fork. Returns the seconds its imports took.
@@ -155,19 +125,7 @@ class ZygoteClient:
             Unavailable: The worker or the zygote ended before it was ready; another try may succeed.
         """
         await self.start()
-        policy = sandbox or SandboxPolicy()
-        request = worker_pb2.SpawnWorker(
-            worker_id=worker_id,
-            partition=convert.partition_to_proto(partition),
-            device_kind=fleet_pb2.DeviceKind.Value(f"DEVICE_KIND_{device_kind.name}"),
-            modules=[_absolute(name) for name in modules],
-            sandbox=worker_pb2.SandboxPolicy(
-                read_paths=[str(p.absolute()) for p in policy.read_paths],
-                write_paths=[str(p.absolute()) for p in policy.write_paths],
-                required=policy.required,
-            ),
-            environment=dict(environment or {}),
-        )
+        request = spawn_request(worker_id, partition, device_kind, modules, sandbox, environment)
         try:
             async with asyncio.timeout(self._options.spawn_timeout_s):
                 return await self._spawn(request)
@@ -187,7 +145,7 @@ class ZygoteClient:
         process, self._process = self._process, None
         if process is not None:
             self._unwatch(process)
-            _try_send(process.control, worker_pb2.ToZygote(stop=True))
+            try_send(process.control, worker_pb2.ToZygote(stop=True))
             await asyncio.to_thread(process.end, grace_s)
 
     async def _spawn(self, request: worker_pb2.SpawnWorker) -> WorkerHandle:
@@ -195,7 +153,7 @@ class ZygoteClient:
         if request.worker_id in self._workers:
             raise ValueError(f"worker {request.worker_id} is alive")
         channel, ends = Channel.create(self._options.arena_bytes)
-        worker = WorkerHandle(request.worker_id, channel, _kill, loop)
+        worker = WorkerHandle(request.worker_id, channel, kill, loop)
         self._workers[request.worker_id] = worker
         forked = self._forked[request.worker_id] = loop.create_future()
         worker.closed.add_done_callback(self._forget)
@@ -208,7 +166,7 @@ class ZygoteClient:
             await asyncio.shield(worker.ready)
         except (PartywallError, asyncio.CancelledError) as failure:
             if worker.pid and worker.alive:
-                _kill(worker.pid, signal.SIGKILL)
+                kill(worker.pid, signal.SIGKILL)
             worker.on_exit(None, f"never became ready: {failure}")
             self._workers.pop(request.worker_id, None)
             raise
@@ -223,7 +181,7 @@ class ZygoteClient:
         except OSError as failure:
             raise Unavailable(f"the zygote does not take requests: {failure}", reason=Reason.WORKER_DIED) from failure
 
-    def _readable(self, process: _Process) -> None:
+    def _readable(self, process: ZygoteProcess) -> None:
         try:
             data = process.control.recv(_PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -252,7 +210,7 @@ class ZygoteClient:
             self._workers[forked.worker_id].pid = forked.pid
             future.set_result(forked)
 
-    def _on_death(self, process: _Process) -> None:
+    def _on_death(self, process: ZygoteProcess) -> None:
         self._unwatch(process)
         process.end(1.0)
         why = f"the zygote ended with status {process.popen.returncode}"
@@ -284,12 +242,12 @@ class ZygoteClient:
                     # Not even started: nothing else will say that it is dead.
                     self._died.set()
 
-    def _current(self) -> _Process:
+    def _current(self) -> ZygoteProcess:
         if self._process is None:
             raise Unavailable("the zygote is being restarted; try again in a second", reason=Reason.WORKER_DIED)
         return self._process
 
-    def _unwatch(self, process: _Process) -> None:
+    def _unwatch(self, process: ZygoteProcess) -> None:
         if process.ready is not None and process.control.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(process.control.fileno())
 
@@ -297,22 +255,3 @@ class ZygoteClient:
         worker = self._workers.get(closed.result().worker_id)
         if worker is not None and worker.closed is closed:
             del self._workers[worker.worker_id]
-
-
-def _absolute(module: str) -> str:
-    return str(Path(module).absolute()) if module.endswith(".py") else module
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _try_send(control: socket.socket, message: worker_pb2.ToZygote) -> None:
-    try:
-        control.send(message.SerializeToString())
-    except OSError:
-        # It is gone already, which is what was asked for.
-        return

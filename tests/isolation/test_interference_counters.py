@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from isolation.devices.facts import Counter
 from isolation.devices.geometry import MigModel
-from isolation.devices.library import Counter
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.interference.counters import SoloCounters

@@ -16,8 +16,8 @@ from isolation.sandbox import SandboxPolicy
 from node_agent.artifacts import Artifacts
 from node_agent.profiling import Profiler, cores_busy
 from node_agent.profiling_inputs import make_request
+from node_agent.work import Batch, WorkItem
 from node_agent.worker.probe import BUSY, PERIOD, UNITS
-from node_agent.workers import Batch, WorkItem
 from node_agent.zygote.client import ZygoteClient
 from partywall.client.operations import infer_request
 from partywall.domain.fleet import Device, DeviceKind, Partition

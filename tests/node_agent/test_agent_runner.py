@@ -11,7 +11,8 @@ import pytest
 from node_agent.queueing import BatchLimits, Queued
 from node_agent.runner import MOST_QUIET_S, Outcome, Runner
 from node_agent.settings import QueueDiscipline
-from node_agent.workers import Batch, BatchDone, WorkerHandle, WorkResult
+from node_agent.work import Batch, BatchDone, WorkResult
+from node_agent.workers import WorkerHandle
 from partywall.clock import VirtualClock
 from partywall.errors import Reason, Unavailable
 

@@ -12,7 +12,8 @@ import pytest
 from node_agent import frames
 from node_agent.arena import INLINE_BYTES, Ring
 from node_agent.channel import Channel, WorkerEnds
-from node_agent.workers import Batch, WorkerHandle, WorkItem
+from node_agent.work import Batch, WorkItem
+from node_agent.workers import WorkerHandle
 from partywall.errors import InvalidInput, Reason, Unavailable
 from partywall.v1 import agent_link_pb2, worker_pb2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from worker_support import until
 
-from isolation.devices.library import DeviceEvent, EventKind
+from isolation.devices.facts import DeviceEvent, EventKind
 from node_agent.device_watch import DeviceWatch
 from node_agent.node import OpenNode, open_node
 from node_agent.settings import AgentSettings

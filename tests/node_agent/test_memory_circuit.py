@@ -17,8 +17,9 @@ from node_agent.memory_circuit import FAILURES, OPEN_S, WINDOW_S, MemoryCircuit
 from node_agent.queueing import BatchLimits, Queued
 from node_agent.runner import Outcome, Runner
 from node_agent.settings import QueueDiscipline
+from node_agent.work import Batch, BatchDone, WorkItem, WorkResult
 from node_agent.worker.batch import Item, Replica
-from node_agent.workers import Batch, BatchDone, WorkerHandle, WorkItem, WorkResult
+from node_agent.workers import WorkerHandle
 from partywall.clock import VirtualClock
 from partywall.errors import Reason
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from worker_support import infer_request, response_arrays, text_array
 
-from node_agent.worker import codec
+from node_agent.worker import codec, contents
 from node_agent.worker.response import ResponseWriter
 from partywall.domain.models import Signature, TensorSpec
 from partywall.errors import InvalidInput, Reason
@@ -25,7 +25,7 @@ ARRAYS: list[np.ndarray[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: codec.DATATYPES[a.dtype])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: contents.DATATYPES[a.dtype])
 @pytest.mark.parametrize("make", [bytes, memoryview], ids=["message", "arena"])
 def test_every_datatype_survives_both_ways(array: np.ndarray[Any, Any], make: Any) -> None:
     request = codec.Decoder(OPEN).decode(make(infer_request({"x": array}, "id-1")))
@@ -53,7 +53,7 @@ def test_typed_contents(datatype: str, field: str, values: list[Any]) -> None:
     message = ModelInferRequest()
     getattr(message.inputs.add(name="x", datatype=datatype, shape=[2, 1]).contents, field).extend(values)
     array = codec.Decoder(OPEN).decode(message.SerializeToString()).inputs["x"]
-    assert array.dtype == codec.DTYPES[datatype]
+    assert array.dtype == contents.DTYPES[datatype]
     assert array.reshape(-1).tolist() == values
 
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from worker_support import infer_request, minilm_files, response_arrays, seal, spawn, text_array, zygote
 
+from node_agent.work import Batch, WorkItem
 from node_agent.worker.modules import register
-from node_agent.workers import Batch, WorkItem
 from node_agent.zygote import preload
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.errors import ArtifactRefused, InternalError, QuotaExceeded, Reason

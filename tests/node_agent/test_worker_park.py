@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from worker_support import infer_request, response_arrays, seal, spawn, zygote
 
-from node_agent.workers import Batch, WorkerHandle, WorkItem
+from node_agent.work import Batch, WorkItem
+from node_agent.workers import WorkerHandle
 from partywall.errors import NotFound, NotReady
 
 X = np.arange(4, dtype=np.uint8).reshape(1, 4)

@@ -13,7 +13,8 @@ import pytest
 from worker_support import infer_request, response_arrays, seal, spawn, until, zygote
 
 from node_agent.arena import INLINE_BYTES
-from node_agent.workers import Batch, WorkerHandle, WorkItem
+from node_agent.work import Batch, WorkItem
+from node_agent.workers import WorkerHandle
 from partywall.errors import (
     ArtifactRefused,
     DataLoss,

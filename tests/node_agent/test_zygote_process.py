@@ -14,9 +14,10 @@ import pytest
 from worker_support import ONE_CORE, is_gone, spawn, until, zygote
 
 from isolation.sandbox import LinuxKernel, SandboxPolicy
-from node_agent.workers import Batch, WorkItem, describe_exit
+from node_agent.work import Batch, WorkItem, describe_exit
 from node_agent.zygote import preload
-from node_agent.zygote.client import ZygoteClient, ZygoteOptions
+from node_agent.zygote.client import ZygoteClient
+from node_agent.zygote.process import ZygoteOptions
 from partywall.domain.fleet import DeviceKind, Partition, PartitionKind
 from partywall.errors import InternalError, Reason, Unavailable, Unsupported
 from partywall.v1 import models_pb2, worker_pb2

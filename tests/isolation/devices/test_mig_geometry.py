@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isolation.devices.facts import GpuInstance, MigPlacement
 from isolation.devices.geometry import (
     COMPUTE_SLICES,
     DOUBLE_MEMORY_1G,
@@ -15,7 +16,6 @@ from isolation.devices.geometry import (
     MigModel,
     Slot,
 )
-from isolation.devices.library import GpuInstance, MigPlacement
 
 WITH_DOUBLE = (*PLAIN_PROFILES, DOUBLE_MEMORY_1G)
 MODELS = list(MigModel)

@@ -12,7 +12,7 @@ import pytest
 
 import isolation.devices
 from isolation.devices.errors import NvmlCode
-from isolation.devices.library import Counter, MigActivation, ThrottleReason
+from isolation.devices.facts import Counter, MigActivation, ThrottleReason
 from isolation.devices.simulated_nvml import _VERBS, SimulatedNvml
 
 FOLDER = Path(isolation.devices.__file__).parent

@@ -7,22 +7,23 @@ from collections.abc import Callable
 import pytest
 
 from isolation.devices.errors import DeviceForbidden, DeviceGone, DeviceLost, DeviceUnsupported, NvmlCode, device_error
-from isolation.devices.geometry import MigModel
-from isolation.devices.library import (
+from isolation.devices.facts import (
     Counter,
     DeviceEvent,
     EventKind,
-    GpuLibrary,
     MigActivation,
     MigMode,
     MigPlacement,
     ProcessKind,
     ThrottleReason,
 )
+from isolation.devices.geometry import MigModel
+from isolation.devices.library import GpuLibrary
 from isolation.devices.nvml import NvmlLibrary
 from isolation.devices.simulated import SimulatedGpuLibrary
-from isolation.devices.simulated_gpu import GpuTraits, SimulatedGpu
+from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.devices.simulated_nvml import SimulatedNvml
+from isolation.devices.simulated_traits import GpuTraits
 from partywall.clock import VirtualClock
 
 GIB = 1 << 30

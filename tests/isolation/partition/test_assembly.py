@@ -9,7 +9,8 @@ import pytest
 from isolation.devices.geometry import MigModel
 from isolation.devices.inventory import inventory
 from isolation.devices.simulated import SimulatedGpuLibrary
-from isolation.devices.simulated_gpu import GpuTraits, SimulatedGpu
+from isolation.devices.simulated_gpu import SimulatedGpu
+from isolation.devices.simulated_traits import GpuTraits
 from isolation.partition.assembly import node_authority
 from partywall.clock import VirtualClock
 from partywall.domain.fleet import Partition, PartitionKind

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from isolation.devices.errors import DeviceError
+from isolation.devices.facts import GpuInstance, MigPlacement
 from isolation.devices.geometry import MigGeometry, MigModel, Slot
-from isolation.devices.library import GpuInstance, MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.authority import DeviceAuthority, Partitioners

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from isolation.devices.errors import DeviceForbidden, DeviceLost
+from isolation.devices.facts import MigPlacement
 from isolation.devices.geometry import MigModel
-from isolation.devices.library import MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
 from isolation.devices.simulated_gpu import SimulatedGpu
 from isolation.partition.authority import DeviceAuthority, Partitioners

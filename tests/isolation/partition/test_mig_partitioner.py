@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from isolation.devices.errors import DeviceForbidden, DeviceFull, DeviceLost, NvmlCode
+from isolation.devices.facts import GpuInstance, MigDevice, MigPlacement
 from isolation.devices.geometry import MigModel, Slot
-from isolation.devices.library import GpuInstance, MigDevice, MigPlacement
 from isolation.devices.simulated import SimulatedGpuLibrary
-from isolation.devices.simulated_gpu import GpuTraits, SimulatedGpu
+from isolation.devices.simulated_gpu import SimulatedGpu
+from isolation.devices.simulated_traits import GpuTraits
 from isolation.partition.journal import Journal
 from isolation.partition.mig import MigPartitioner, mig_partition_id, slot_of
 from isolation.partition.partitioner import Observation

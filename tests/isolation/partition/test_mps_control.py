@@ -13,7 +13,8 @@ import pytest
 
 from isolation.devices.geometry import MigModel
 from isolation.devices.simulated_gpu import SimulatedGpu
-from isolation.partition.mps_control import MpsControl, MpsDown, MpsForbidden, MpsSlow, NvidiaMpsControl, ServerState
+from isolation.partition.mps_control import MpsControl, MpsDown, MpsForbidden, MpsSlow, ServerState
+from isolation.partition.mps_daemon import NvidiaMpsControl
 from isolation.partition.mps_simulated import SimulatedMps
 from partywall.clock import VirtualClock
 from partywall.errors import InvalidInput, NotReady, Unsupported
