@@ -165,7 +165,7 @@ def check_contract() -> Iterator[Finding]:
     yield Finding("contract suites on hardware", done.returncode == 0, last)
 
 
-def findings(bench: Bench, directory: Path) -> Iterator[Finding]:
+def findings(bench: Bench, directory: Path, suites: bool) -> Iterator[Finding]:
     """All checks, the ones that the others rest on first."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("shares", lambda: check_shares(bench)),
@@ -178,7 +178,7 @@ def findings(bench: Bench, directory: Path) -> Iterator[Finding]:
         ("counters", lambda: check_counters(bench)),
         ("MIG reads", lambda: check_mig_reads(bench)),
         ("static SM partitions", lambda: check_static(bench, directory)),
-        ("contract", check_contract),
+        *([("contract suites on hardware", check_contract)] if suites else []),
     ]
     for name, check in checks:
         yield from guarded(name, check)
@@ -202,7 +202,14 @@ def main(given: Sequence[str] | None = None) -> int:
         return run(library, library.gpus()[arguments.gpu], arguments.out)
 
 
-def run(library: GpuLibrary, gpu: Gpu, out: Path, command: Sequence[str] = (BINARY,), seconds: float = 4.0) -> int:
+def run(
+    library: GpuLibrary,
+    gpu: Gpu,
+    out: Path,
+    command: Sequence[str] = (BINARY,),
+    seconds: float = 4.0,
+    suites: bool = True,
+) -> int:
     """All checks on one GPU; answers the exit status.
 
     Args:
@@ -211,6 +218,7 @@ def run(library: GpuLibrary, gpu: Gpu, out: Path, command: Sequence[str] = (BINA
         out: The page's path without its ending.
         command: The MPS control binary.
         seconds: How long a load lasts.
+        suites: Whether the seams' suites run too.
     """
     device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
     made_by = f"Made by `benchmarks/gpu_checks.py` on {gpu.name}, {gpu.multiprocessors} SMs."
@@ -219,7 +227,7 @@ def run(library: GpuLibrary, gpu: Gpu, out: Path, command: Sequence[str] = (BINA
     report = Report("Walls on hardware", made_by, out, facts, closing)
     with tempfile.TemporaryDirectory(prefix="pw") as folder, own_daemon(gpu.uuid, Path(folder), command) as control:
         bench = Bench(library, gpu, control, MpsPartitioner(device, control, library), tuple(command), seconds)
-        for finding in findings(bench, Path(folder)):
+        for finding in findings(bench, Path(folder), suites):
             report.add(finding)
     return report.status
 

@@ -30,14 +30,14 @@ def test_all_checks_run_and_write_what_they_saw(tmp_path: Path, monkeypatch: pyt
     gpu = SimulatedGpu(0, MigModel.H100_80, SystemClock())
     gpu.start_process(4_000_000, 1 << 30)
     library = NvmlLibrary(SimulatedNvml([gpu], SystemClock()))
-    status = gpu_checks.run(library, library.gpus()[0], tmp_path / "gpu", MPS_STAND_IN, seconds=0.1)
+    status = gpu_checks.run(library, library.gpus()[0], tmp_path / "gpu", MPS_STAND_IN, seconds=0.1, suites=False)
     written = json.loads((tmp_path / "gpu.json").read_text())
     found = {one["name"]: (one["ok"], one["seen"]) for one in written["findings"]}
-    # The simulated driver knows nothing of the stand-in's clients, and no suite has a GPU here.
-    expected = {"driver lists the worker as an MPS client", "contract suites on hardware"}
-    assert {name for name, (ok, _) in found.items() if ok is False} <= {*expected, "kill -9 of a neighbour"}, found
+    # The simulated driver knows nothing of the stand-in's clients, and a p99 of this machine is no verdict.
+    expected = {"driver lists the worker as an MPS client", "kill -9 of a neighbour"}
+    assert {name for name, (ok, _) in found.items() if ok is False} <= expected, found
     assert found["static SM partitions"][0] is None
-    assert len(found) == 18
+    assert len(found) == 17
     assert status == 1
     assert "| MPS share 25 % | pass | 32 of 132 SMs" in (tmp_path / "gpu.md").read_text()
 
