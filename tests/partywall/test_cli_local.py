@@ -210,3 +210,21 @@ def test_long_values_of_a_record_are_folded_not_cut(
     Printer().record({"fingerprint": "0123456789" * 20})
     out = capsys.readouterr().out
     assert "".join(part for part in out.split() if part.isdigit()) == "0123456789" * 20
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "D"
+    data.mkdir()
+    (data / "admin.key").touch()
+    (data / "run").write_text("a file where the folder belongs")
+    assert run(["up", "--data-dir", str(data)]) != 0
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_servers_leave_no_core_dumps() -> None:
+    block = (
+        "import resource as r; from partywall.cli.local.servers import no_core_dumps\n"
+        "hard = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (hard, hard)); no_core_dumps()\n"
+        "assert r.getrlimit(r.RLIMIT_CORE) == (0, hard)"
+    )
+    subprocess.run([sys.executable, "-c", block], timeout=60, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def router(
         else:
             from router.app import run
     die_with_parent(parent_pid)
+    no_core_dumps()
     settings = RouterSettings(
         data_dir=data_dir,
         listen=given.listen,
@@ -110,6 +112,7 @@ def agent(
         from node_agent.app import run
         from node_agent.settings import AgentSettings, QueueDiscipline
     die_with_parent(parent_pid)
+    no_core_dumps()
     settings = AgentSettings(
         data_dir=data_dir,
         node=name,
@@ -190,6 +193,11 @@ def checked_modules(modules: Sequence[str]) -> tuple[str, ...]:
                 fields={"field": "modules"},
             )
     return tuple(modules)
+
+
+def no_core_dumps() -> None:
+    """A dump of a router or an agent would hold data keys. The hard limit stays: who wants dumps can raise it again."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def die_with_parent(parent_pid: int) -> None:

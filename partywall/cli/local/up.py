@@ -108,10 +108,18 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 
     Raises:
         Conflict: Another `up` runs here.
+        InvalidInput: The directory cannot be written.
     """
     run = data_dir / "run"
-    run.mkdir(exist_ok=True)
-    with (run / "up.lock").open("a+") as lock:
+    try:
+        run.mkdir(exist_ok=True)
+        lock = (run / "up.lock").open("a+")
+    except OSError as failure:
+        raise InvalidInput(
+            f"data_dir {str(data_dir)!r} cannot be written ({failure.strerror}); mount it writable, run as its owner",
+            fields={"field": "data_dir", "path": str(failure.filename)},
+        ) from failure
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
