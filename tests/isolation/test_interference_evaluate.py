@@ -126,10 +126,14 @@ def test_nothing_of_the_judged_co_runs_is_read(data: Measurements, trial: Trial)
 
 
 def test_same_seed_same_figures(data: Measurements) -> None:
-    few = frozenset({"swin", "unet", "search", "effnet", "mobilenet"})
-    small = without(data, few)
-    first, second = (as_json(evaluate(one_file(small, Split.PAIR_OUT), seed=3)) for _ in range(2))
+    names = {name for run in data.runs if not run.has_probe for name in run.names}
+    small = without(data, frozenset(names - {"bert", "decode", "mobilenet", "resnet50"}))
+    trial = one_file(small, Split.PAIR_OUT)
+    # Every fold has a fit of its own: two tell whether one goes on from the other in the same way.
+    trial = replace(trial, folds=trial.folds[:2])
+    first, second = (as_json(evaluate(trial, seed=3)) for _ in range(2))
     assert first == second
+    assert first["pairs"]["partywall"]["n"] > 0
 
 
 def test_json_has_the_asked_form(found: Evaluation) -> None:
