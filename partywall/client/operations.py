@@ -124,11 +124,19 @@ def manifest(
     )
 
 
+MOST_DEADLINE_S = 1e9
+"""Thirty years; beyond some hundred, gRPC's clock overflows and a call ends at once with DEADLINE_EXCEEDED."""
+
+
 def check_deadline(seconds: float | None, field: str) -> None:
     """A time-out in seconds, or None for the client's own.
 
     Raises:
-        InvalidInput: Not above zero, or not finite.
+        InvalidInput: Not above zero, or more than `MOST_DEADLINE_S`.
     """
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise InvalidInput(f"{field} must be above zero and finite, got {seconds}", fields={"field": field})
+    if seconds is not None and not 0 < seconds <= MOST_DEADLINE_S:
+        raise InvalidInput(
+            f"{field} must be above zero and at most {MOST_DEADLINE_S:.0f} s, got {seconds}; leave it out for the "
+            "client's own",
+            fields={"field": field},
+        )

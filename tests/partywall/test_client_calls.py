@@ -125,6 +125,7 @@ async def test_a_message_over_the_limit_says_so(client: Either) -> None:
         ({"model": "", "inputs": {"x": np.zeros(1)}}, "model"),
         ({"model": "echo", "inputs": {}}, "inputs"),
         ({"model": "echo", "inputs": {"x": np.zeros(1)}, "deadline_s": 0}, "deadline_s"),
+        ({"model": "echo", "inputs": {"x": np.zeros(1)}, "deadline_s": 1e12}, "deadline_s"),
     ],
 )
 async def test_bad_arguments_are_named_before_anything_is_sent(
