@@ -28,6 +28,8 @@ from partywall.client.endpoint import open_endpoint
 ARCHITECTURES = Path(__file__).resolve().parents[2] / "examples" / "architectures.py"
 INPUTS, OUTPUTS = 64, 8
 GROUP = "neighbours"
+REMEMBERED = 64
+"""The newest of these requests are looked at: fewer than one run sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Site:
 
     address: str
     keys: Mapping[str, str]
+    data: Path
 
     def payload(self, model: Perceptron, requests: int = 1) -> bytes:
         """One request with the rows of so many; values do not matter."""
@@ -64,6 +67,20 @@ class Site:
             await target.connect()
             load = [self.payload(model, requests)]
             return await closed_loop(target.call, load, concurrency=concurrency, duration_s=duration_s, warmup_s=0.5)
+
+    def service_s(self, model: Perceptron, requests: int) -> FloatArray:
+        """What the worker said a batch took, for the last answered requests with the rows of `requests`; shape [n].
+
+        Raises:
+            RuntimeError: The router remembers none.
+        """
+        listing = ("requests", "list", "--model", model.name, "--limit", str(REMEMBERED), "-o", "json")
+        traces = json.loads(run_cli(self.data, *listing, key=self.keys[model.tenant]))
+        rows = requests * model.rows
+        found = [t["service_ms"] / 1e3 for t in traces if t["rows"] == t["batch_rows"] == rows and t["service_ms"]]
+        if not found:
+            raise RuntimeError(f"no answered request of {rows} rows to {model.name} is remembered")
+        return np.array(found)
 
     async def open(
         self, offered: Sequence[tuple[Perceptron, FloatArray]], deadline_s: Mapping[str, float]
@@ -105,7 +122,7 @@ def site(folder: Path, models: Sequence[Perceptron], options: Sequence[str] = ()
         if rest:
             for pid in (os.getpid(), int(ready["router_pid"]), int(ready["agent_pid"])):
                 _keep_to(pid, rest)
-        yield Site(str(ready["address"]), keys)
+        yield Site(str(ready["address"]), keys, data)
 
 
 def _keep_to(pid: int, cores: Collection[int]) -> None:
