@@ -13,6 +13,9 @@ from partywall.errors import InvalidInput, NotReady, Reason
 from router.control.rpc import translated
 
 METADATA_BYTES = 16 << 10
+PENDING_CALLS, MOST_PENDING_CALLS = 8_000, 12_000
+"""Calls that gRPC keeps until the loop takes them; between the two it cancels some, above all. Its own limits of 1,000
+and 3,000 are reached when a busy loop stands still for a moment, and callers then read CANCELLED without a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ def options(
         ("grpc.max_send_message_length", limit),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.server.max_pending_requests", PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_CALLS),
         ("grpc.so_reuseport", int(reuse_port)),
     ]
 

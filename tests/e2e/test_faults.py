@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from conftest import MLP_OPTIONS, Instance, eventually
@@ -17,6 +19,7 @@ from conftest import MLP_OPTIONS, Instance, eventually
 import partywall
 from partywall.client import RetryPolicy
 from partywall.errors import PartywallError, Reason, Unavailable
+from partywall.wire import inference as oip
 
 pytestmark = pytest.mark.e2e
 
@@ -84,6 +87,27 @@ def test_a_killed_worker_fails_its_callers_alone_and_comes_back(broken: dict[str
         beside.join(20)
     assert neighbour_errors == []
     assert neighbour_answers[0] > 0
+
+
+def test_what_comes_while_the_router_stands_still_is_answered_or_refused_with_a_reason(broken: dict[str, Any]) -> None:
+    instance: Instance = broken["instance"]
+    eventually(lambda: instance.replica("acme-model")["state"] == "ready")
+    router = int(instance.ready["router_pid"])
+    request = oip.ModelInferRequest(model_name="acme-model", raw_input_contents=[X["x"].tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 16])
+    metadata = (("authorization", f"Bearer {broken['acme']}"),)
+    with grpc.insecure_channel(instance.address) as channel:
+        call = channel.unary_unary(f"/{oip.SERVICE_NAME}/ModelInfer")
+        call(request.SerializeToString(), metadata=metadata, timeout=20.0)
+        os.kill(router, signal.SIGSTOP)
+        try:
+            waiting = [call.future(request.SerializeToString(), metadata=metadata, timeout=20.0) for _ in range(3500)]
+            time.sleep(0.5)
+        finally:
+            os.kill(router, signal.SIGCONT)
+        codes = Counter(one.code() for one in waiting)
+    assert codes[grpc.StatusCode.CANCELLED] == 0, codes
+    assert codes[grpc.StatusCode.OK] > 0, codes
 
 
 def test_a_killed_router_comes_back_with_everything(broken: dict[str, Any]) -> None:
