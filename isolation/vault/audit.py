@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +30,15 @@ _GENESIS: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What `verify` found: sound rows, the hash of the last one, the first broken line (from 1; None: none)."""
+    """What `verify` found: sound rows, the hash of the last one, the first broken line (from 1; None: none), and when
+    the first and the last sound row were written (ISO 8601, UTC; empty: no row)."""
 
     rows: int
     head: str
     first_break: int | None
     torn: bool
+    first_at: str = ""
+    last_at: str = ""
 
 
 class AuditLog:
@@ -116,23 +119,32 @@ class AuditLog:
             raise storage_error(error, "audit log") from error
 
 
-def verify(path: Path) -> AuditReport:
-    """Reads a whole log and checks the chain up to the first break.
+def verify(path: Path, each: Callable[[Mapping[str, Any], str], None] = lambda row, digest: None) -> AuditReport:
+    """Reads a whole log and checks the chain up to the first break. Takes no lock and writes nothing, so a log may be
+    read while it is written: a row that is just being written shows as torn.
+
+    Args:
+        each: Gets every sound row (`n`, `at`, `event`, `fields`) and its hash, oldest first.
 
     Raises:
-        FileNotFoundError: There is no log.
+        OSError: There is no log, or it cannot be read.
     """
-    head, rows = _GENESIS, 0
+    head, rows, first_at, last_at = _GENESIS, 0, "", ""
+    first_break, torn = None, False
     with path.open("rb") as source:
         for line in iter(lambda: source.readline(MAX_ROW_BYTES + 1), b""):
             if not line.endswith(b"\n"):
                 torn = len(line) <= MAX_ROW_BYTES
-                return AuditReport(rows, head.hex(), None if torn else rows + 1, torn)
+                first_break = None if torn else rows + 1
+                break
             parsed = _parse(line)
             if parsed is None or parsed[0] != _chain(head, parsed[1]) or parsed[1].get("n") != rows + 1:
-                return AuditReport(rows, head.hex(), rows + 1, False)
-            head, rows = parsed[0], rows + 1
-    return AuditReport(rows, head.hex(), None, False)
+                first_break = rows + 1
+                break
+            head, rows, last_at = parsed[0], rows + 1, str(parsed[1].get("at", ""))
+            first_at = first_at or last_at
+            each(parsed[1], head.hex())
+    return AuditReport(rows, head.hex(), first_break, torn, first_at, last_at)
 
 
 def _recover(descriptor: int, path: Path) -> tuple[int, int, bytes]:
@@ -150,7 +162,8 @@ def _recover(descriptor: int, path: Path) -> tuple[int, int, bytes]:
     parsed = _parse(whole[whole.rfind(b"\n", 0, len(whole) - 1) + 1 :])
     if parsed is None or not isinstance(parsed[1].get("n"), int):
         raise DataLoss(
-            f"the last row of audit log {str(path)!r} is damaged; verify it, move it away and start a new one",
+            f"the last row of audit log {str(path)!r} is damaged; keep it as evidence: see where "
+            "with `partywall audit verify`, move it away, and the next start begins a new one",
             fields={"path": str(path)},
         )
     return end, parsed[1]["n"], parsed[0]

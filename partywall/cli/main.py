@@ -13,7 +13,7 @@ import typer
 
 from partywall import __version__
 from partywall.cli import config, options
-from partywall.cli.local import doctor, interference, load, plan, servers, up
+from partywall.cli.local import audit, doctor, interference, load, plan, servers, up
 from partywall.cli.options import State
 from partywall.cli.output import ExitCode, OutputFormat, Printer, exit_code
 from partywall.cli.remote import config_show, explain, fleet, infer, models, partitions, profile, tenants
@@ -51,6 +51,7 @@ app.command("up")(up.up)
 app.command("router")(servers.router)
 app.command("agent")(servers.agent)
 app.command("doctor")(doctor.doctor)
+app.add_typer(audit.app, name="audit")
 app.add_typer(config_show.app, name="config")
 app.add_typer(load.load, name="load")
 app.add_typer(interference.app, name="interference")
