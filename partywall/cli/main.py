@@ -157,7 +157,8 @@ def _report_other(state: State, arguments: Sequence[str], failure: Exception) ->
     # typer's own errors differ in class between versions; all of them carry these two.
     describe = getattr(failure, "format_message", None)
     if describe is not None and hasattr(failure, "exit_code"):
-        return _report_usage(state, arguments, failure, str(describe()))
+        # An enum's refusal lists what is allowed, behind two words of no use.
+        return _report_usage(state, arguments, failure, str(describe()).replace("Value error, ", ""))
     if _debug(state, arguments):
         traceback.print_exc()
     error = InternalError(f"unexpected {type(failure).__name__}: {failure}")

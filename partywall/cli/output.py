@@ -142,7 +142,7 @@ class Printer:
             self.console(stderr=True).print(text, markup=False)
 
     def error(self, error: PartywallError, hint: str = "") -> None:
-        """One red line, and the next step where there is one; an object for scripts."""
+        """One red line, and the next step where the message does not have it itself; an object for scripts."""
         hint = hint or error.fields.get("hint", "") or _HINTS.get(error.reason, "")
         if self.json:
             body = {
@@ -157,10 +157,12 @@ class Printer:
             return
         console = self.console(stderr=True)
         console.print(f"error: {' '.join(error.message.split())}", style="red", markup=False)
-        tail = f" ({error.reason.value})"
+        tail = error.reason.value
         if error.retry_after_s is not None:
-            tail = f" ({error.reason.value}, try again in {error.retry_after_s:.3g} s)"
-        console.print(f"hint: {hint or 'see partywall --help'}{tail}", style="dim", markup=False)
+            tail = f"{error.reason.value}, try again in {error.retry_after_s:.3g} s"
+        # A message that names a command has its next step already.
+        hint = hint or ("" if "`" in error.message else "see partywall --help")
+        console.print(f"hint: {hint} ({tail})" if hint else f"({tail})", style="dim", markup=False)
 
 
 def _print_json(value: Any) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from partywall.client.artifact import LocalArtifact, LocalFile, unreadable
-from partywall.client.flow import MODELS, Caller, Flow, Sleep, Upload
+from partywall.client.flow import MODELS, Caller, Flow, Method, Sleep, Upload
+from partywall.client.retry import never_executed
 from partywall.client.uploading import FileUpload, OnProgress
 from partywall.client.views import ModelInfo, model_info
 from partywall.domain.models import Manifest, SealedFile, VersionState
@@ -33,6 +34,7 @@ _SLOWEST_UPLOAD_BYTES_PER_S = 256 << 10
 _UPLOAD_FLOOR_S = 60.0
 _FIRST_POLL_S = 0.1
 _MAX_POLL_S = 1.0
+_RESTART_S = 10.0
 _NOT_RESUMABLE = frozenset({Reason.STORAGE_FULL})
 
 
@@ -53,7 +55,7 @@ def push_version(caller: Caller, request: PushRequest) -> Flow[tuple[ModelInfo, 
     Raises:
         PartywallError: What ended it; the upload was given up on the server too, as after any other exception.
     """
-    begun = yield from caller.call(MODELS["BeginVersion"], _begin_request(request))
+    begun = yield from call_restarting(caller, MODELS["BeginVersion"], _begin_request(request))
     with DataKey(begun.data_key) as key:
         begun.ClearField("data_key")
         try:
@@ -95,6 +97,34 @@ def wait_ready(caller: Caller, model: str, version: int, timeout_s: float) -> Fl
                 f"it goes on loading: look with `partywall explain {model}`",
                 fields={"model": model, "version": str(version), "state": found.state.value},
             )
+        yield Sleep(pause_s)
+        pause_s = min(_MAX_POLL_S, pause_s * 1.5)
+
+
+def call_restarting(caller: Caller, method: Method, request: Any, *, idempotent: bool = False) -> Flow[Any]:
+    """A call that waits for a router that is being started again: nobody listens there for two or three seconds.
+
+    Repeated only where the request certainly reached nobody, or may be repeated anyway, for at most ten seconds and
+    never beyond the caller's time-out.
+
+    Raises:
+        PartywallError: As `Caller.call`; after the wait the last error.
+    """
+    start_s = caller.clock.monotonic()
+    pause_s = _FIRST_POLL_S
+    while True:
+        passed_s = caller.clock.monotonic() - start_s
+        try:
+            answer = yield from caller.call(
+                method, request, idempotent=idempotent, timeout_s=caller.timeout_s - passed_s
+            )
+        except Unavailable as error:
+            again = error.reason is Reason.UNREACHABLE and (idempotent or never_executed(error))
+            passed_s = caller.clock.monotonic() - start_s
+            if not again or passed_s + pause_s >= min(_RESTART_S, caller.timeout_s):
+                raise
+        else:
+            return answer
         yield Sleep(pause_s)
         pause_s = min(_MAX_POLL_S, pause_s * 1.5)
 
@@ -157,7 +187,7 @@ def _upload_resuming(caller: Caller, upload_id: str, name: str, upload: FileUplo
 
 def _received(caller: Caller, upload_id: str, name: str) -> Flow[int]:
     request = models_pb2.GetUploadRequest(upload_id=upload_id)
-    state = yield from caller.call(MODELS["GetUpload"], request, idempotent=True)
+    state = yield from call_restarting(caller, MODELS["GetUpload"], request, idempotent=True)
     return next((file.received for file in state.files if file.name == name), 0)
 
 
@@ -166,7 +196,7 @@ def _commit(caller: Caller, request: PushRequest, begun: Any, files: list[Sealed
         upload_id=begun.upload_id, files=[sealed_file_to_proto(f) for f in files], promote=request.promote
     )
     try:
-        return model_info((yield from caller.call(MODELS["CommitVersion"], commit)))
+        return model_info((yield from call_restarting(caller, MODELS["CommitVersion"], commit)))
     except (Unavailable, DeadlineExceeded):
         # The answer was lost, perhaps not the commit: the model tells.
         info = yield from _committed(caller, request.model, begun.version)

@@ -65,7 +65,8 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindSpec:
-    """How one kind is stored. `parents` are the fields that refer to another kind's key."""
+    """How one kind is stored. `parents` are the fields that refer to another kind's key; `told` those of the key that a
+    change is recorded under, where not all."""
 
     kind: Kind
     cls: type[Stored]
@@ -74,10 +75,15 @@ class KindSpec:
     unique: tuple[tuple[str, ...], ...] = ()
     parents: tuple[tuple[tuple[str, ...], Kind], ...] = ()
     has_rev: bool = True
+    told: tuple[str, ...] = ()
 
     def key_of(self, value: Stored) -> str:
         """The key as text: its parts joined by a slash, which no id or name contains."""
         return "/".join(str(getattr(value, name)) for name in self.key)
+
+    def told_of(self, value: Stored) -> str:
+        """The key as the table of changes keeps it, which outlives the object: no name that a tenant chose."""
+        return "/".join(str(getattr(value, name)) for name in self.told or self.key)
 
 
 _OF_TENANT = (("tenant_id",), Kind.TENANT)
@@ -89,7 +95,12 @@ SPECS: tuple[KindSpec, ...] = (
     KindSpec(Kind.API_KEY, ApiKey, "api_keys", parents=(_OF_TENANT,)),
     KindSpec(Kind.DATA_KEY, DataKeyRecord, "data_keys", unique=(("artifact_id",),), parents=(_OF_TENANT,)),
     KindSpec(
-        Kind.VERSION_COUNTER, VersionCounter, "version_counters", key=("tenant_id", "model"), parents=(_OF_TENANT,)
+        Kind.VERSION_COUNTER,
+        VersionCounter,
+        "version_counters",
+        key=("tenant_id", "model"),
+        parents=(_OF_TENANT,),
+        told=("tenant_id",),
     ),
     KindSpec(Kind.MODEL, Model, "models", unique=(("tenant_id", "name"),), parents=(_OF_TENANT,)),
     KindSpec(

@@ -102,7 +102,7 @@ class MemoryTransaction:
                 if parent is spec.kind and key in map(_reference(fields), self.objects[child.kind].values()):
                     raise Conflict(f"{spec.kind} {key} is still referred to by {child.table}; remove those first")
         del self.objects[spec.kind][key]
-        self._record(spec, key)
+        self._record(spec, value)
 
     def _current(self, spec: KindSpec, value: Stored) -> None:
         held = self.objects[spec.kind].get(spec.key_of(value))
@@ -119,11 +119,11 @@ class MemoryTransaction:
             if _reference(fields)(value) not in self.objects[parent]:
                 raise Conflict(f"the {BY_KIND[parent].kind} that {spec.kind} {key} refers to does not exist")
         self.objects[spec.kind][key] = value
-        self._record(spec, key)
+        self._record(spec, value)
 
-    def _record(self, spec: KindSpec, key: str) -> None:
+    def _record(self, spec: KindSpec, value: Stored) -> None:
         self._rev += 1
-        self.changes.append(Change(self._rev, spec.kind, key))
+        self.changes.append(Change(self._rev, spec.kind, spec.told_of(value)))
 
 
 def _reference(fields: tuple[str, ...]) -> Callable[[Stored], str]:

@@ -213,7 +213,7 @@ class SqlTransaction:
         return await self._bounded(self._connection.execute(statement))
 
     async def _record(self, spec: KindSpec, value: Stored) -> None:
-        key = spec.key_of(value)
+        key = spec.told_of(value)
         result = await self._execute(insert(CHANGES).values(kind=spec.kind.value, key=key))
         self.changes.append(Change(result.inserted_primary_key[0], spec.kind, key))
 

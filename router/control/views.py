@@ -163,7 +163,9 @@ def explanation(
     catalog: Catalog, entry: ModelEntry, tenant: Tenant, fleet: FleetView, now: datetime
 ) -> models_pb2.ExplainModelResponse:
     """Why a model stands where it stands: its placements now, then the decisions that led here, newest first."""
-    standing = [standing_decision(one, now) for one in catalog.placements() if one.model_id == entry.model.id]
+    ready = {one.placement_id for one in fleet.replicas() if one.state == fleet_pb2.REPLICA_STATE_READY}
+    mine = [one for one in catalog.placements() if one.model_id == entry.model.id]
+    standing = [standing_decision(one, now, ready=one.id in ready) for one in mine]
     decisions = [*standing, *catalog.decisions(entry.model.id)]
     return models_pb2.ExplainModelResponse(
         model=ModelViews(fleet).model(entry, tenant),
@@ -171,14 +173,15 @@ def explanation(
     )
 
 
-def standing_decision(placement: Placement, now: datetime) -> Decision:
-    """A placement as it stands, as a decision to show beside those that led to it."""
+def standing_decision(placement: Placement, now: datetime, *, ready: bool = True) -> Decision:
+    """A placement as it stands, or is coming up, as a decision to show beside those that led to it."""
     where = f"{placement.node}, {placement.partition.kind.value} {placement.partition.id}"
+    stands = "stands on" if ready else "is not ready yet on"
     return Decision(
         id=placement.id,
-        kind="standing",
+        kind="standing" if ready else "waiting",
         subject=placement.model_id,
-        summary=f"version {placement.version} stands on {where}: {placement.reason}",
+        summary=f"version {placement.version} {stands} {where}: {placement.reason}",
         at=now,
         inputs={"worker": placement.worker_id, "memory_bytes": str(placement.memory_bytes)},
     )

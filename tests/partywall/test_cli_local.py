@@ -23,7 +23,7 @@ from partywall.cli.local.partition_checks import partitions
 from partywall.cli.main import run
 from partywall.cli.output import OutputFormat, Printer
 from partywall.domain.fleet import Partition, PartitionKind
-from partywall.errors import NotReady, Unsupported
+from partywall.errors import InvalidInput, NotReady, Unsupported
 
 
 def test_doctor_reports_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -228,3 +228,17 @@ def test_servers_leave_no_core_dumps() -> None:
         "assert r.getrlimit(r.RLIMIT_CORE) == (0, hard)"
     )
     subprocess.run([sys.executable, "-c", block], timeout=60, check=True)
+
+
+def test_a_choice_that_is_none_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["quota", "set", "acme", "--trust-policy", "nope"]) == 2
+    said = capsys.readouterr().err
+    assert "'nope' is not one of 'exclusive', 'hardware', 'process', 'shared'" in said
+    assert "Value error" not in said
+
+
+def test_a_message_that_has_its_next_step_gets_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    Printer(color=False).error(InvalidInput("'x' is no thing; `partywall things list` shows those there are"))
+    assert capsys.readouterr().err.splitlines()[1] == "(INVALID_ARGUMENT)"
+    Printer(color=False).error(InvalidInput("'x' is no thing"))
+    assert capsys.readouterr().err.splitlines()[1] == "hint: see partywall --help (INVALID_ARGUMENT)"

@@ -63,6 +63,7 @@ async def assert_gone(world: World, tenant_id: str) -> None:
     for kind, held in objects.items():
         assert tenant_id not in repr(held), kind
     assert [len(objects[kind]) for kind in (Kind.TENANT, Kind.API_KEY, Kind.MODEL, Kind.VERSION)] == [1, 1, 1, 1]
+    assert not [change for change in await world.store.changes_since(0) if "bert" in change.key]
     assert [len(objects[kind]) for kind in (Kind.UPLOAD, Kind.GARBAGE, Kind.DELETION)] == [0, 0, 0]
     report = await world.blobs.sweep(set(), set(), -1.0)
     assert len(report.artifacts) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -123,6 +124,34 @@ async def test_each_write_is_a_numbered_change(store: StateStore) -> None:
     ]
     assert tx.outcome is Outcome.COMMITTED
     assert [c.rev for c in tx.changes] == [2, 3]
+
+
+async def test_changes_keep_no_name_that_a_tenant_chose(store: StateStore) -> None:
+    counter = VersionCounter("t-acme", "secret-model", 3)
+    await fill(store, ACME, counter, replace(BERT, name="secret-model"))
+    async with store.transaction() as tx:
+        await tx.delete(await tx.update(counter))
+    changes = await store.changes_since(1)
+    assert [change.key for change in changes if change.kind is Kind.VERSION_COUNTER] == ["t-acme"] * 3
+    assert "secret-model" not in repr(changes)
+
+
+async def test_names_in_changes_of_an_older_state_go(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqlStore.at(path)
+    await store.open()
+    await store.close()
+    with sqlite3.connect(path) as old:
+        old.execute("UPDATE alembic_version SET version_num = '0006_share_by'")
+        old.executemany(
+            "INSERT INTO changes (kind, key) VALUES (?, ?)",
+            [("version_counter", "t-acme/secret-model"), ("version_counter", "t-acme"), ("profile", "m1/1/CPU x2")],
+        )
+    old.close()
+    store = SqlStore.at(path)
+    await store.open()
+    assert [change.key for change in await store.changes_since(0)] == ["t-acme", "t-acme", "m1/1/CPU x2"]
+    await store.close()
 
 
 async def test_update_compares_and_sets_rev(store: StateStore) -> None:

@@ -18,7 +18,7 @@ from partywall.errors import (
 )
 from partywall.v1 import fleet_pb2, tenants_pb2
 from partywall.v1 import models_pb2 as pb
-from router.control.views import NoFleet
+from router.control.views import NoFleet, explanation
 
 
 @pytest.fixture
@@ -123,9 +123,17 @@ async def test_explain_shows_placements_and_decisions(ports: Ports, world: World
     await place(world)
     told = await call(ports, "ExplainModel", name="bert")
     assert told.model.name == "bert"
-    assert [(one.kind, one.subject) for one in told.decisions] == [("standing", "bert"), ("placement", "bert")]
-    assert "n1, cpuset c0: it fits" in told.decisions[0].summary
+    assert [(one.kind, one.subject) for one in told.decisions] == [("waiting", "bert"), ("placement", "bert")]
+    assert told.decisions[0].summary == "version 1 is not ready yet on n1, cpuset c0: it fits"
     assert [(a.choice, a.chosen) for a in told.decisions[1].alternatives] == [("n1", True), ("n2", False)]
+    fleet = NoFleet(replicas=[fleet_pb2.Replica(placement_id="p1", state=fleet_pb2.REPLICA_STATE_READY)])
+    tenant = world.catalog.tenant_by_name("acme")
+    assert tenant is not None
+    later = explanation(world.catalog, world.catalog.models()[0], tenant, fleet, world.clock.now())
+    assert (later.decisions[0].kind, later.decisions[0].summary) == (
+        "standing",
+        "version 1 stands on n1, cpuset c0: it fits",
+    )
 
 
 async def test_ready_replicas_are_counted(world: World) -> None:
