@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -30,6 +27,7 @@ from router.gateway.shared_throttle import QuotaBook
 from router.processes.answers import ask, ask_now, socket_of
 from router.processes.member import encode
 from router.processes.reserve import Reserved
+from router.processes.shared_folder import SharedFolder
 from router.processes.totals import Totals
 from router.public_tls import PublicTls, public_credentials
 from router.servers import Address
@@ -46,7 +44,7 @@ LOOK_EVERY_S = 1.0
 def run(settings: RouterSettings) -> int:
     """Runs `settings.processes` router processes until SIGTERM or SIGINT; answers the exit code. Blocks."""
     logs.configure(settings.log_level, settings.log_json, "router")
-    folder = Path(tempfile.mkdtemp(prefix="partywall-"))
+    folder = SharedFolder(settings.data_dir)
     try:
         with ExitStack() as held:
             return asyncio.run(Processes(settings, folder, held).run())
@@ -54,20 +52,20 @@ def run(settings: RouterSettings) -> int:
         log.critical(error.message, reason=error.reason.value)
         return 1
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
 class Processes(Collector):
     """All processes of one router, and one `/metrics` for them."""
 
-    def __init__(self, settings: RouterSettings, folder: Path, held: ExitStack) -> None:
+    def __init__(self, settings: RouterSettings, folder: SharedFolder, held: ExitStack) -> None:
         """Reserves the ports; `held` gives them back.
 
         Raises:
             NotReady: A port is taken.
             InvalidInput: An address is not usable.
         """
-        self._folder = folder
+        self._folder, self._lock = folder.path, folder.lock
         self._count = settings.processes
         self._drain_s = settings.drain_s
         listen = _reserve(settings.listen, "--listen", held)
@@ -87,7 +85,7 @@ class Processes(Collector):
                 admin_listen=admin.text,
                 link_listen=link,
                 frames_listen=_nth(settings.frames_listen, index),
-                rank=Rank(index, self._count, links, folder),
+                rank=Rank(index, self._count, links, folder.path),
             )
             for index, link in enumerate(links)
         ]
@@ -165,6 +163,8 @@ class Processes(Collector):
             stdin=asyncio.subprocess.PIPE,
             # Ctrl-C reaches only this process, which ends the others in order.
             process_group=0,
+            # The folder is in use as long as one of them lives.
+            pass_fds=(self._lock,),
         )
         self._running[index] = process
         self._totals.started(index, process.pid)
