@@ -25,7 +25,7 @@ from router.control.removal import Remover
 from router.control.rpc import Context, metadata_value
 from router.control.uploads import Uploads
 from router.control.versions import Versions
-from router.control.views import FleetView, ModelViews, explanation, standing_decision
+from router.control.views import FleetView, ModelViews, explanation, ready_placements, standing_decision
 
 TENANT_KEY = "x-partywall-tenant"
 CallerResolver = Callable[[Context], Tenant]
@@ -186,7 +186,9 @@ class ModelsService(models_pb2_grpc.ModelsServicer):
         placement = catalog.placement(found[0].replica)
         why = []
         if placement is not None and placement.tenant_id == tenant.id:
-            why = [decision_view(standing_decision(placement, self._control.clock.now()), found[0].model)]
+            ready = placement.id in ready_placements(self._fleet)
+            stands = standing_decision(placement, self._control.clock.now(), ready=ready)
+            why = [decision_view(stands, found[0].model)]
         return models_pb2.ExplainRequestResponse(requests=found, decisions=why)
 
     async def ListDecisions(  # noqa: N802

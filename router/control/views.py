@@ -163,7 +163,7 @@ def explanation(
     catalog: Catalog, entry: ModelEntry, tenant: Tenant, fleet: FleetView, now: datetime
 ) -> models_pb2.ExplainModelResponse:
     """Why a model stands where it stands: its placements now, then the decisions that led here, newest first."""
-    ready = {one.placement_id for one in fleet.replicas() if one.state == fleet_pb2.REPLICA_STATE_READY}
+    ready = ready_placements(fleet)
     mine = [one for one in catalog.placements() if one.model_id == entry.model.id]
     standing = [standing_decision(one, now, ready=one.id in ready) for one in mine]
     decisions = [*standing, *catalog.decisions(entry.model.id)]
@@ -173,7 +173,12 @@ def explanation(
     )
 
 
-def standing_decision(placement: Placement, now: datetime, *, ready: bool = True) -> Decision:
+def ready_placements(fleet: FleetView) -> set[str]:
+    """Ids of the placements whose replicas serve."""
+    return {one.placement_id for one in fleet.replicas() if one.state == fleet_pb2.REPLICA_STATE_READY}
+
+
+def standing_decision(placement: Placement, now: datetime, *, ready: bool) -> Decision:
     """A placement as it stands, or is coming up, as a decision to show beside those that led to it."""
     where = f"{placement.node}, {placement.partition.kind.value} {placement.partition.id}"
     stands = "stands on" if ready else "is not ready yet on"

@@ -97,7 +97,8 @@ async def test_requests_with_the_replica_they_went_to(world: World, ports: Ports
     found = answer.requests[0]
     assert (found.predicted_ms, found.actual_ms, found.queue_ms, found.service_ms) == (20.0, 5.0, 1.5, 2.5)
     assert found.at.ToDatetime() == (world.clock.now() - timedelta(seconds=2)).replace(tzinfo=None)
-    assert "free core" in answer.decisions[0].summary
+    assert answer.decisions[0].kind == "waiting"
+    assert answer.decisions[0].summary == "version 1 is not ready yet on n1, cpuset p1: free core"
     listed = (await ports.models.ListRequests(models_pb2.ListRequestsRequest(), metadata=acme)).requests
     assert [(one.id, one.outcome) for one in listed] == [("r2", "DEADLINE_UNREACHABLE"), ("r1", "OK")]
     only = models_pb2.ListRequestsRequest(failed_only=True, model="echo")
