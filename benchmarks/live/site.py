@@ -117,7 +117,7 @@ def site(folder: Path, models: Sequence[Perceptron], options: Sequence[str] = ()
                 quota = ("--requests-per-s=100000", "--burst=20000", f"--trust-group={GROUP}", "--trust-policy=shared")
                 run_cli(data, "quota", "set", model.tenant, *quota)
                 keys[model.tenant] = str(json.loads(run_cli(data, "keys", "issue", model.tenant, "-o", "json"))["key"])
-            _push(data, folder, model, keys[model.tenant])
+            push(data, folder, model, keys[model.tenant])
         rest = os.sched_getaffinity(0) - {core}
         if rest:
             for pid in (os.getpid(), int(ready["router_pid"]), int(ready["agent_pid"])):
@@ -132,9 +132,10 @@ def _keep_to(pid: int, cores: Collection[int]) -> None:
             os.sched_setaffinity(int(thread.name), cores)
 
 
-def _push(data: Path, folder: Path, model: Perceptron, key: str) -> None:
+def push(data: Path, folder: Path, model: Perceptron, key: str, *options: str) -> None:
+    """Pushes the model as its tenant and waits for it; weights are random."""
     source = folder / model.name
-    source.mkdir()
+    source.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     weights: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
     inputs = INPUTS
@@ -144,6 +145,7 @@ def _push(data: Path, folder: Path, model: Perceptron, key: str) -> None:
         inputs = outputs
     save_file(weights, source / "model.safetensors")
     shape = {"architecture": "mlp", "inputs": INPUTS, "hidden": model.hidden, "outputs": OUTPUTS, "depth": model.depth}
-    options = [part for key_, value in shape.items() for part in ("--option", f"{key_}={value}")]
+    made_of = [part for key_, value in shape.items() for part in ("--option", f"{key_}={value}")]
     limits = (f"--slo-ms={model.slo_ms:g}", f"--max-batch={model.batch * model.rows}")
-    run_cli(data, "models", "push", model.name, str(source), "--engine", "module", *options, *limits, "--wait", key=key)
+    command = ("models", "push", model.name, str(source), "--engine", "module", "--wait")
+    run_cli(data, *command, *made_of, *limits, *options, key=key)
