@@ -8,7 +8,7 @@ from dataclasses import replace
 from partywall.domain.models import VersionState
 from partywall.domain.placements import Placement, ShareBy
 from partywall.domain.profiles import device_type
-from router.control.observing import batch_s
+from router.control.observing import batch_s, rows_per_request
 from router.control.plan_steps import Step
 from router.control.scene import Scene, hopeless
 from router.policy.regroup_words import Resident
@@ -50,7 +50,7 @@ class Holdings:
             verdict = step.verdict
             # What asks for more replicas may be served by a larger share.
             steady = step.ready == step.now <= verdict.replicas
-            times, part = self._part(placement, speeds)
+            times, part, rows = self._part(placement, speeds)
             load = Load(
                 times,
                 step.seen.objective_ms,
@@ -59,6 +59,7 @@ class Holdings:
                 max(1, step.ready),
                 at_risk=at_risk(placement.model_id),
                 steady=steady,
+                rows_per_request=rows,
             )
         curve = self._curves(placement.model_id, placement.version, device_type(device))
         asked = placement.share_by is ShareBy.OPERATOR or bool(version.manifest.share_percent)
@@ -73,12 +74,16 @@ class Holdings:
                 out[key] = out.get(key, 0.0) + 1.0 / one.service.mean_s(1)
         return out
 
-    def _part(self, placement: Placement, speeds: Mapping[tuple[str, int], float]) -> tuple[dict[int, float], float]:
-        """A replica's service times, and its part of the model's requests: as fast as it is beside the others."""
+    def _part(
+        self, placement: Placement, speeds: Mapping[tuple[str, int], float]
+    ) -> tuple[dict[int, float], float, float]:
+        """A replica's service times, its part of the model's requests (as fast as it is beside the others), and how
+        many rows they have."""
         mine = self._scene.membership.replicas_by_id.get(placement.id)
         if mine is None or not mine.ready or not mine.service.known:
-            return {}, 1.0
-        return batch_s([mine]), 1.0 / mine.service.mean_s(1) / speeds[placement.model_id, placement.version]
+            return {}, 1.0, 1.0
+        part = 1.0 / mine.service.mean_s(1) / speeds[placement.model_id, placement.version]
+        return batch_s([mine]), part, rows_per_request([mine])
 
 
 def waiting(scene: Scene, steps: Sequence[Step]) -> list[Want]:

@@ -86,10 +86,17 @@ class Observer:
 
 
 def batch_s(ready: list[Replica]) -> dict[int, float]:
-    """Upper bounds of service times by batch size, of the slowest replica; empty before the first batch."""
+    """Upper bounds of service times by requests in a batch, of the slowest replica; empty before the first batch."""
     known = [r for r in ready if r.service.known]
     if not known:
         return {}
+    # Replicas count in rows, load comes in requests.
+    each = rows_per_request(known)
     most = max(1, min(r.max_batch for r in known))
-    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most] or [1]
-    return {size: max(r.service.upper_s(size) for r in known) for size in sizes}
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size * each <= most] or [1]
+    return {size: max(r.service.upper_s(max(1, round(size * each))) for r in known) for size in sizes}
+
+
+def rows_per_request(ready: list[Replica]) -> float:
+    """Of the replica with the largest; 1.0 before the first batch."""
+    return max([1.0, *(r.rows_per_request for r in ready)])

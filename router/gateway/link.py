@@ -138,6 +138,7 @@ class AgentSession:
                 seen, part = batch, 0.0
                 took = waiting.replica, max(1, reply.batch_rows), reply.service_us / 1e6
                 took[0].service.observe(took[1], took[2], now_s)
+                took[0].saw_batch(reply.batch_rows, reply.batch_requests)
             part += 1.0 / max(1, reply.batch_requests)
             if not waiting.future.done():
                 waiting.future.set_result((reply, tails[reply.tail - 1] if reply.tail else None))

@@ -59,6 +59,7 @@ class Session(Protocol):
 
 
 _NOTHING = TenantBacklog(0.0, 0.0)
+_SMOOTHING = 0.1
 
 
 @dataclass(slots=True)
@@ -86,9 +87,17 @@ class Replica:
     """When that report came, on this process's clock."""
     window: ServiceWindow = field(default_factory=ServiceWindow)
     """Service times since live correction last looked."""
+    rows_per_request: float = 0.0
+    """As its requests of late had them; 0.0 before the first batch."""
     slowdown_factor: float = 1.0
     """By how much a batch may take longer than batches lately took, by the bound on what neighbours cost; 1.0 without
     a profile."""
+
+    def saw_batch(self, rows: int, requests: int) -> None:
+        """A batch came back: `rows_per_request` follows, smoothed over the last ten or so."""
+        each = rows / max(1, requests)
+        held = self.rows_per_request
+        self.rows_per_request = held + _SMOOTHING * (each - held) if held else each
 
     @property
     def ready(self) -> bool:

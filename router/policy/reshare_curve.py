@@ -62,7 +62,7 @@ def late(cut: Cut, then: Size, headroom: float = 1.0) -> float | None:
     for holding in cut.holdings:
         if holding.load is None or not holding.load.known:
             continue
-        if any(factor(holding, rows, now, then) is None for rows in holding.load.batch_s):
+        if any(factor(holding, holding.load.rows(size), now, then) is None for size in holding.load.batch_s):
             return None
         # Replicas of one worker take turns: their time comes on top. Of other workers it is in the measured times.
         turns = 1.0 + sum(used(mate, now, then) for mate in _mates(cut.holdings, holding))
@@ -81,7 +81,7 @@ def _reckoned(holding: Holding, now: Size, then: Size, headroom: float, turns: f
     load = holding.load
     if load is None:
         return 0.0, 0.0
-    service = {b: s * turns * (factor(holding, b, now, then) or 1.0) for b, s in load.batch_s.items()}
+    service = {b: s * turns * (factor(holding, load.rows(b), now, then) or 1.0) for b, s in load.batch_s.items()}
     if not service:
         return 0.0, 0.0
     best = expected(service, load.objective_ms, load.rate_per_s * headroom, load.burstiness * headroom, 1)

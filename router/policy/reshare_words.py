@@ -45,13 +45,15 @@ class Load:
     """What is asked of a replica.
 
     Attributes:
-        batch_s: Upper bound of its own service times by batch size, at the share that it has; empty while nothing ran.
+        batch_s: Upper bound of its own service times by requests in a batch, at the share that it has; empty while
+            nothing ran.
         objective_ms: 0: none.
         rate_per_s: Bound of the forecast, its part of the model's.
         burstiness: CV of the gaps.
         replicas: How many the model has.
         at_risk: The objective is missed faster than allowed.
         steady: The number of replicas is not being changed.
+        rows_per_request: Profiles count in rows.
     """
 
     batch_s: Mapping[int, float]
@@ -61,10 +63,15 @@ class Load:
     replicas: int = 1
     at_risk: bool = False
     steady: bool = True
+    rows_per_request: float = 1.0
 
     @property
     def known(self) -> bool:
         return bool(self.objective_ms and self.batch_s)
+
+    def rows(self, requests: int) -> int:
+        """In a batch of so many requests."""
+        return max(1, round(requests * self.rows_per_request))
 
 
 @dataclass(frozen=True, slots=True)

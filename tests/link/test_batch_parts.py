@@ -33,4 +33,16 @@ async def test_of_a_shared_batch_only_our_requests_count() -> None:
     assert replica.window.take() == {4: (0.5, pytest.approx(0.004)), 1: (1.0, pytest.approx(0.002))}
     # A batch is one sample of its own length all the same.
     assert replica.service.mean_s(4) == pytest.approx(0.008)
+    assert replica.rows_per_request == 1.0
     session.close()
+
+
+def test_how_many_rows_a_request_has_is_learned_from_its_batches() -> None:
+    partition = Partition("p", PartitionKind.CPUSET, "cpu", (0,), 0)
+    replica = Replica(Placement("place", "t", "m", 1, "n1", partition, "w", 0, 1), 1)
+    assert replica.rows_per_request == 0.0
+    replica.saw_batch(rows=64, requests=2)
+    assert replica.rows_per_request == 32.0
+    for _ in range(60):
+        replica.saw_batch(rows=8, requests=1)
+    assert replica.rows_per_request == pytest.approx(8.0, abs=0.1)
