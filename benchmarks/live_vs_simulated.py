@@ -5,12 +5,12 @@
 One core of its own serves two models of one trust group in one worker, each of its own tenant: `small` (about 4 ms a
 request of 32 rows, up to four requests a batch) and `large` (about 15 ms, one a batch). Arrivals are gamma with CV 2,
 objectives six times a single request, sent as deadlines, so that admission refuses and the queue drops. Together they
-ask for `LOADS` of the core. A round profiles both models (batches of one to four, alone), draws arrivals, plays them
-live, and plays the very arrivals in the simulator, whose objects are the router's `routing.choose` and the agent's
+ask for `LOADS` of the core. A round profiles both models (batches of one to four, taking turns), draws arrivals, plays
+them live, and plays the very arrivals in the simulator, whose objects are the router's `routing.choose` and the agent's
 `WorkQueue`, with the profile's service times. Service times are the worker's own word (`partywall requests list`): a
-caller's latency holds the way there too, which other requests do not wait for. What it holds beside is added to the
-simulated latencies, except for the turnaround between two batches, which keeps the worker from its next one. The last
-line is one JSON object of medians over the rounds.
+caller's latency holds the way there too, which other requests do not wait for. The way, measured with one row, is added
+to the simulated latencies, except for the turnaround between two batches, which keeps the worker from its next one.
+The last line is one JSON object of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from router.policy.catalog import ServedModel, Traffic
 SMALL = Perceptron("acme", "small", 768, 6, 32, batch=4)
 LARGE = Perceptron("globex", "large", 1024, 9, 64)
 MODELS = (SMALL, LARGE)
+EDGE = replace(SMALL, name="edge", hidden=64, depth=1, rows=1, batch=1)
+"""Hardly any work: what a request costs outside the worker."""
 PART = {SMALL.name: 0.45, LARGE.name: 0.55}
 LOADS = (0.5, 0.8)
 CV, OBJECTIVE = 2.0, 6.0
@@ -47,11 +49,18 @@ POINTS, RATIO = 0.03, (0.8, 1.25)
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
-    """Seconds of a batch of 1, 2, ... requests inside the worker, the even scatter around them, seconds outside."""
+    """Seconds of a batch of 1, 2, ... requests inside the worker, and the even scatter around them."""
 
     batch_s: tuple[float, ...]
     scatter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the road takes: seconds that a request spends outside the worker, and from one batch's end to the next."""
+
     outside_s: float
+    gap_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +71,47 @@ class Result:
     p95_ms: float
 
 
-async def profile(place: Site) -> tuple[dict[str, Profiled], float]:
-    """Every model and batch alone, and the seconds from one batch's end to the next one's begin."""
-    found = {}
-    for model in MODELS:
-        batch_s: list[float] = []
-        for size in range(1, model.batch + 1):
-            run = await place.closed(model, 1.2, requests=size)
-            inside_s = place.service_s(model, size)
-            batch_s.append(float(np.median(inside_s)))
-            if size == 1:
-                low, high = np.quantile(inside_s, [0.1, 0.9])
-                scatter = min(0.5, float(high - low) / 2 / 0.8 / batch_s[0])
-                outside_s = run.p50_ms / 1e3 - batch_s[0]
-        found[model.name] = Profiled(tuple(np.maximum.accumulate(batch_s).tolist()), round(scatter, 3), outside_s)
-    waiting = await place.closed(LARGE, 1.2, concurrency=3)
-    if not len(waiting.latency_s):
-        raise RuntimeError("nothing was answered within 1.2 s: the machine is too busy to measure on")
-    return found, max(0.0, 1 / waiting.rate_per_s - float(np.median(place.service_s(LARGE, 1))))
+async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
+    """Every batch size, and the road.
+
+    Both models are kept busy at once, one caller each, so that they take turns: a model that finds its weights cold
+    behind the other's is slower than alone.
+    """
+    outside_s = (await place.closed(EDGE, 1.0)).p50_ms / 1e3
+    found: dict[str, list[FloatArray]] = {m.name: [] for m in MODELS}
+    gaps_s = []
+    for size in range(1, SMALL.batch + 1):
+        runs = await asyncio.gather(place.closed(SMALL, 1.5, requests=size), place.closed(LARGE, 1.5))
+        inside_s = [place.service_s(SMALL, size), place.service_s(LARGE, 1)]
+        for model, taken in zip(MODELS, inside_s, strict=True):
+            found[model.name].append(taken)
+        busy_s = sum(len(run.latency_s) * float(np.mean(taken)) for run, taken in zip(runs, inside_s, strict=True))
+        gaps_s.append((runs[0].elapsed_s - busy_s) / max(1, sum(len(run.latency_s) for run in runs)))
+    large_s = np.concatenate(found[LARGE.name])
+    profiles = {
+        SMALL.name: Profiled(
+            tuple(np.maximum.accumulate([float(np.median(taken)) for taken in found[SMALL.name]]).tolist()),
+            _scatter(found[SMALL.name][0]),
+        ),
+        LARGE.name: Profiled((float(np.median(large_s)),), _scatter(large_s)),
+    }
+    return profiles, Way(outside_s, min(outside_s, max(0.0, statistics.median(gaps_s))))
+
+
+def _scatter(taken_s: FloatArray) -> float:
+    """Half of the even range, over the median, that has the same middle eight tenths."""
+    low, high = np.quantile(taken_s, [0.1, 0.9])
+    return round(min(0.5, float(high - low) / 2 / 0.8 / float(np.median(taken_s))), 3)
 
 
 def simulate(
-    profiles: Mapping[str, Profiled], gap_s: float, objective_s: Mapping[str, float], arrivals: Sequence[FloatArray]
+    profiles: Mapping[str, Profiled], way: Way, objective_s: Mapping[str, float], arrivals: Sequence[FloatArray]
 ) -> Result:
-    """The same arrivals on one simulated device, which is busy for `gap_s` with each batch beside its service time."""
-    beside_s = np.array([max(0.0, profiles[m.name].outside_s - gap_s) for m in MODELS])
+    """The same arrivals on one simulated device, which is busy for the gap with each batch beside its service time."""
+    beside_s = way.outside_s - way.gap_s
     limit_s = np.array([objective_s[m.name] for m in MODELS])
     served = [
-        ServedModel(m.name, 0.1, tuple(s + gap_s for s in profiles[m.name].batch_s), float(within_s))
+        ServedModel(m.name, 0.1, tuple(s + way.gap_s for s in profiles[m.name].batch_s), float(within_s))
         for m, within_s in zip(MODELS, limit_s - beside_s, strict=True)
     ]
     seconds = np.concatenate(arrivals)
@@ -102,7 +124,7 @@ def simulate(
     world.run(seconds.tolist(), owners.tolist(), AsServed(traffic, [m.tenant for m in MODELS]))
     finish = np.array(world.finish_s)
     done = finish >= 0
-    latency_s = (finish - seconds)[done] + beside_s[owners[done]]
+    latency_s = (finish - seconds)[done] + beside_s
     return Result(float((latency_s <= limit_s[owners[done]] + 1e-9).sum() / len(finish)), _p95_ms(latency_s))
 
 
@@ -123,9 +145,9 @@ def _p95_ms(latency_s: FloatArray) -> float:
 
 async def one_round(place: Site, number: int, load: float, seconds: float, seed: int) -> dict[str, Any]:
     """Profile, draw, play twice."""
-    profiles, gap_s = await profile(place)
+    profiles, way = await profile(place)
     single_s = {m.name: profiles[m.name].batch_s[0] for m in MODELS}
-    objective_s = {name: OBJECTIVE * took + profiles[name].outside_s for name, took in single_s.items()}
+    objective_s = {name: OBJECTIVE * took + way.outside_s for name, took in single_s.items()}
     arrivals = [
         Gamma(load * PART[m.name] / single_s[m.name], CV).times_s(rng_for(seed + number, m.name), seconds)
         for m in MODELS
@@ -133,14 +155,14 @@ async def one_round(place: Site, number: int, load: float, seconds: float, seed:
     before = busy_s()
     tables = await place.open(list(zip(MODELS, arrivals, strict=True)), objective_s)
     real, busy = live(tables, objective_s), (busy_s() - before) / seconds
-    made = simulate(profiles, gap_s, objective_s, arrivals)
+    made = simulate(profiles, way, objective_s, arrivals)
     return {
         "load": load,
         "requests": sum(map(len, arrivals)),
         "batch_ms": {name: [round(1e3 * s, 2) for s in held.batch_s] for name, held in profiles.items()},
         "scatter": {name: held.scatter for name, held in profiles.items()},
-        "outside_ms": {name: round(1e3 * held.outside_s, 2) for name, held in profiles.items()},
-        "gap_ms": round(1e3 * gap_s, 2),
+        "outside_ms": round(1e3 * way.outside_s, 2),
+        "gap_ms": round(1e3 * way.gap_s, 2),
         "machine_busy_cores": round(busy, 2),
         "live": {"attainment": round(real.attainment, 4), "p95_ms": round(real.p95_ms, 2)},
         "simulated": {"attainment": round(made.attainment, 4), "p95_ms": round(made.p95_ms, 2)},
@@ -208,7 +230,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path, help="folder for live-vs-simulated.{json,md}")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, site(Path(folder), MODELS) as place:
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), (*MODELS, EDGE)) as place:
         rounds = asyncio.run(measure(place, options.rounds, options.seconds, options.seed))
     result = summary(rounds)
     if options.write:
