@@ -7,10 +7,11 @@ request of 32 rows, up to four requests a batch) and `large` (about 15 ms, one a
 objectives six times a single request, sent as deadlines, so that admission refuses and the queue drops. Together they
 ask for `LOADS` of the core. A round profiles both models (batches of one to four, taking turns), draws arrivals, plays
 them live, and plays the very arrivals in the simulator, whose objects are the router's `routing.choose` and the agent's
-`WorkQueue`, with the profile's service times. Service times are the worker's own word (`partywall requests list`): a
-caller's latency holds the way there too, which other requests do not wait for. The way, measured with one row, is added
-to the simulated latencies, except for the turnaround between two batches, which keeps the worker from its next one.
-The last line is one JSON object of medians over the rounds.
+`WorkQueue`, with the profile's service times. Those are the worker's own word (`partywall requests list`): a caller's
+latency holds the road too, which other requests do not wait for. The road is what a calm open loop shows beside
+waiting and service; half of it lies before the router, half behind, so a reply may come late that admission thought in
+time. The turnaround between two batches keeps the worker from its next one. The last line is one JSON object of
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy as np
 
 from benchmarks.dataplane.processes import busy_s, machine
 from benchmarks.live.site import Perceptron, Site, site
-from loadgen.arrivals import FloatArray, Gamma, rng_for
+from loadgen.arrivals import FloatArray, Gamma, Poisson, rng_for
 from loadgen.as_served import AsServed
 from loadgen.results import Fate, Requests
 from loadgen.world import Hardware, World
@@ -39,8 +40,8 @@ from router.policy.catalog import ServedModel, Traffic
 SMALL = Perceptron("acme", "small", 768, 6, 32, batch=4)
 LARGE = Perceptron("globex", "large", 1024, 9, 64)
 MODELS = (SMALL, LARGE)
-EDGE = replace(SMALL, name="edge", hidden=64, depth=1, rows=1, batch=1)
-"""Hardly any work: what a request costs outside the worker."""
+CALM_LOAD, CALM_S = 0.3, 3.0
+"""Of the open loop beside which nothing has to wait long."""
 PART = {SMALL.name: 0.45, LARGE.name: 0.55}
 LOADS = (0.5, 0.8)
 CV, OBJECTIVE = 2.0, 6.0
@@ -57,7 +58,7 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What the road takes: seconds that a request spends outside the worker, and from one batch's end to the next."""
+    """The road: seconds of a request beside queue and service, and from one batch's end to the next one's begin."""
 
     outside_s: float
     gap_s: float
@@ -74,10 +75,10 @@ class Result:
 async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
     """Every batch size, and the road.
 
-    Both models are kept busy at once, one caller each, so that they take turns: a model that finds its weights cold
-    behind the other's is slower than alone.
+    First both models are kept busy at once, one caller each, so that they take turns: a model that finds its weights
+    cold behind the other's is slower than alone. Then a calm open loop shows by how much single requests are slower
+    and scatter more where the worker is idle in between.
     """
-    outside_s = (await place.closed(EDGE, 1.0)).p50_ms / 1e3
     found: dict[str, list[FloatArray]] = {m.name: [] for m in MODELS}
     gaps_s = []
     for size in range(1, SMALL.batch + 1):
@@ -87,15 +88,29 @@ async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
             found[model.name].append(taken)
         busy_s = sum(len(run.latency_s) * float(np.mean(taken)) for run, taken in zip(runs, inside_s, strict=True))
         gaps_s.append((runs[0].elapsed_s - busy_s) / max(1, sum(len(run.latency_s) for run in runs)))
-    large_s = np.concatenate(found[LARGE.name])
+    batch_s = {
+        SMALL.name: np.maximum.accumulate([float(np.mean(taken)) for taken in found[SMALL.name]]),
+        LARGE.name: np.array([float(np.mean(np.concatenate(found[LARGE.name])))]),
+    }
+    outside_s, single_s = await _calm(place, {name: float(held[0]) for name, held in batch_s.items()})
     profiles = {
-        SMALL.name: Profiled(
-            tuple(np.maximum.accumulate([float(np.median(taken)) for taken in found[SMALL.name]]).tolist()),
-            _scatter(found[SMALL.name][0]),
-        ),
-        LARGE.name: Profiled((float(np.median(large_s)),), _scatter(large_s)),
+        name: Profiled(tuple((held * max(1.0, float(np.mean(single_s[name])) / held[0])).tolist()), _scatter(taken))
+        for (name, held), taken in zip(batch_s.items(), single_s.values(), strict=True)
     }
     return profiles, Way(outside_s, min(outside_s, max(0.0, statistics.median(gaps_s))))
+
+
+async def _calm(place: Site, service_s: Mapping[str, float]) -> tuple[float, dict[str, FloatArray]]:
+    """Mean latency of a calm open loop beside what agent and worker say, and the service times of single requests."""
+    arrivals = [
+        Poisson(CALM_LOAD * PART[m.name] / service_s[m.name]).times_s(rng_for(1, m.name), CALM_S) for m in MODELS
+    ]
+    tables = await place.open(list(zip(MODELS, arrivals, strict=True)), {m.name: 10.0 for m in MODELS})
+    outside_s = [
+        float(np.mean(table.latency_s)) - place.inside_s(model, len(table))
+        for model, table in zip(MODELS, tables, strict=True)
+    ]
+    return max(0.0, statistics.mean(outside_s)), {m.name: place.service_s(m, 1) for m in MODELS}
 
 
 def _scatter(taken_s: FloatArray) -> float:
@@ -109,10 +124,11 @@ def simulate(
 ) -> Result:
     """The same arrivals on one simulated device, which is busy for the gap with each batch beside its service time."""
     beside_s = way.outside_s - way.gap_s
+    behind_s = way.outside_s / 2
     limit_s = np.array([objective_s[m.name] for m in MODELS])
     served = [
         ServedModel(m.name, 0.1, tuple(s + way.gap_s for s in profiles[m.name].batch_s), float(within_s))
-        for m, within_s in zip(MODELS, limit_s - beside_s, strict=True)
+        for m, within_s in zip(MODELS, limit_s - (beside_s - behind_s), strict=True)
     ]
     seconds = np.concatenate(arrivals)
     owners = np.concatenate([np.full(len(times), at) for at, times in enumerate(arrivals)])
@@ -230,7 +246,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path, help="folder for live-vs-simulated.{json,md}")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, site(Path(folder), (*MODELS, EDGE)) as place:
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), MODELS) as place:
         rounds = asyncio.run(measure(place, options.rounds, options.seconds, options.seed))
     result = summary(rounds)
     if options.write:

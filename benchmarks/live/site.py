@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -68,19 +69,27 @@ class Site:
             load = [self.payload(model, requests)]
             return await closed_loop(target.call, load, concurrency=concurrency, duration_s=duration_s, warmup_s=0.5)
 
+    def inside_s(self, model: Perceptron, count: int) -> float:
+        """Mean of what the last `count` requests waited and were worked on in the agent and the worker."""
+        return float(np.mean([(t["queue_ms"] + t["service_ms"]) / 1e3 for t in self._traces(model, count)]))
+
     def service_s(self, model: Perceptron, requests: int) -> FloatArray:
         """What the worker said a batch took, for the last answered requests with the rows of `requests`; shape [n].
 
         Raises:
             RuntimeError: The router remembers none.
         """
-        listing = ("requests", "list", "--model", model.name, "--limit", str(REMEMBERED), "-o", "json")
-        traces = json.loads(run_cli(self.data, *listing, key=self.keys[model.tenant]))
+        traces = self._traces(model, REMEMBERED)
         rows = requests * model.rows
         found = [t["service_ms"] / 1e3 for t in traces if t["rows"] == t["batch_rows"] == rows and t["service_ms"]]
         if not found:
             raise RuntimeError(f"no answered request of {rows} rows to {model.name} is remembered")
         return np.array(found)
+
+    def _traces(self, model: Perceptron, count: int) -> list[dict[str, Any]]:
+        listing = ("requests", "list", "--model", model.name, "--limit", str(count), "-o", "json")
+        found: list[dict[str, Any]] = json.loads(run_cli(self.data, *listing, key=self.keys[model.tenant]))
+        return found
 
     async def open(
         self, offered: Sequence[tuple[Perceptron, FloatArray]], deadline_s: Mapping[str, float]
