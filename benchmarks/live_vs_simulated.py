@@ -58,10 +58,12 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The road: seconds of a request beside queue and service, and from one batch's end to the next one's begin."""
+    """The road: seconds of a request beside queue and service, from one batch's end to the next one's begin, and by
+    what a batch takes longer where the worker was idle."""
 
     outside_s: float
     gap_s: float
+    wake_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
     """Every batch size, and the road.
 
     First both models are kept busy at once, one caller each, so that they take turns: a model that finds its weights
-    cold behind the other's is slower than alone. Then a calm open loop shows by how much single requests are slower
-    and scatter more where the worker is idle in between.
+    cold behind the other's is slower than alone. Then a calm open loop shows by what single requests take longer, and
+    scatter more, where the worker is idle in between.
     """
     found: dict[str, list[FloatArray]] = {m.name: [] for m in MODELS}
     gaps_s = []
@@ -94,10 +96,12 @@ async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
     }
     outside_s, single_s = await _calm(place, {name: float(held[0]) for name, held in batch_s.items()})
     profiles = {
-        name: Profiled(tuple((held * max(1.0, float(np.mean(single_s[name])) / held[0])).tolist()), _scatter(taken))
+        name: Profiled(tuple(held.tolist()), _scatter(taken))
         for (name, held), taken in zip(batch_s.items(), single_s.values(), strict=True)
     }
-    return profiles, Way(outside_s, min(outside_s, max(0.0, statistics.median(gaps_s))))
+    wake_s = statistics.mean(float(np.mean(single_s[name])) - float(held[0]) for name, held in batch_s.items())
+    gap_s = min(outside_s, max(0.0, statistics.median(gaps_s)))
+    return profiles, Way(outside_s, gap_s, max(0.0, wake_s))
 
 
 async def _calm(place: Site, service_s: Mapping[str, float]) -> tuple[float, dict[str, FloatArray]]:
@@ -135,7 +139,7 @@ def simulate(
     order = np.argsort(seconds, kind="stable")
     seconds, owners = seconds[order], owners[order]
     scatter = statistics.mean(p.scatter for p in profiles.values())
-    world = World(served, Hardware(1, 4.0), swap=False, noise=scatter, seed=1)
+    world = World(served, Hardware(1, 4.0), swap=False, noise=scatter, wake_s=way.wake_s, seed=1)
     traffic = [Traffic(len(times) / max(float(seconds[-1]), 1e-9), CV) for times in arrivals]
     world.run(seconds.tolist(), owners.tolist(), AsServed(traffic, [m.tenant for m in MODELS]))
     finish = np.array(world.finish_s)
@@ -179,6 +183,7 @@ async def one_round(place: Site, number: int, load: float, seconds: float, seed:
         "scatter": {name: held.scatter for name, held in profiles.items()},
         "outside_ms": round(1e3 * way.outside_s, 2),
         "gap_ms": round(1e3 * way.gap_s, 2),
+        "wake_ms": round(1e3 * way.wake_s, 2),
         "machine_busy_cores": round(busy, 2),
         "live": {"attainment": round(real.attainment, 4), "p95_ms": round(real.p95_ms, 2)},
         "simulated": {"attainment": round(made.attainment, 4), "p95_ms": round(made.p95_ms, 2)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,7 +64,7 @@ class Device:
 class Lane:
     """What runs one batch at a time: `left_s` solo seconds of it were left at `since_s`, at `slowdown` from there."""
 
-    __slots__ = ("batch", "began_s", "device", "left_s", "model", "share", "since_s", "slowdown", "ticket")
+    __slots__ = ("batch", "began_s", "device", "ended_s", "left_s", "model", "share", "since_s", "slowdown", "ticket")
 
     def __init__(self, device: int, share: float) -> None:
         self.device = device
@@ -72,6 +73,7 @@ class Lane:
         self.batch: Batch = ()
         self.began_s = 0.0
         self.ticket = 0
+        self.ended_s = -math.inf
         self.left_s = 0.0
         self.since_s = 0.0
         self.slowdown = 1.0

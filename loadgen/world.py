@@ -54,7 +54,8 @@ class World:
     """The simulated fleet.
 
     `batching` and `swap` off: larger batches and later loads break a rule. `noise`: service times scatter evenly by
-    this part of themselves. `pace`: solo times by share, and the slowdown by neighbours, that really hold.
+    this part of themselves. `wake_s`: what a batch takes longer where nothing ran just before it. `pace`: solo times by
+    share, and the slowdown by neighbours, that really hold.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class World:
         swap: bool = True,
         seed: int = 0,
         noise: float = 0.0,
+        wake_s: float = 0.0,
         pace: Pace | None = None,
     ) -> None:
         self.models = models
@@ -74,6 +76,7 @@ class World:
         self.swap = swap
         self.seed = seed
         self._noise = noise
+        self._wake_s = wake_s
         self._pace = pace
         self._rng = random.Random(seed)
         self.now = 0.0
@@ -135,6 +138,8 @@ class World:
         held.began_s = now = self.now
         pace = self._pace
         took = self._service[model][size - 1] / held.share if pace is None else pace.service_s(model, held.share, size)
+        if self._wake_s and now > held.ended_s:
+            took += self._wake_s
         if self._noise:
             took *= 1 + self._noise * (2 * self._rng.random() - 1)
         if pace is not None:
@@ -227,6 +232,7 @@ class World:
             for request in batch:
                 finish[request] = at_s
             self.busy_s += (at_s - lane.began_s) * lane.share
+            lane.ended_s = at_s
             lane.model, lane.batch, lane.ticket = -1, (), 0
             if self._pace is not None:
                 self._repace(lane.device)

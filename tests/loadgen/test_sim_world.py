@@ -170,3 +170,23 @@ def test_hardware_must_be_positive(field: str) -> None:
     values = {"devices": 1, "memory_gb": 1.0, "load_gb_per_s": 1.0, field: 0}
     with pytest.raises(InvalidInput, match=field):
         Hardware(**values)  # type: ignore[arg-type]
+
+
+def test_a_batch_behind_idle_time_takes_longer_and_one_behind_another_does_not() -> None:
+    waiting: list[int] = []
+
+    def arrived(world: World, request: int, model: int) -> None:
+        waiting.append(request)
+        if len(waiting) == 1:
+            world.start(0, 0, (request,))
+
+    class Next(Scripted):
+        def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
+            waiting.remove(batch[0])
+            if waiting:
+                self.world.start(0, 0, (waiting[0],))
+
+    world = World([model()], Hardware(1, 4.0), wake_s=0.01)
+    # The first finds the device idle, the second waits for it, the third comes long after.
+    world.run([0.0, 0.05, 1.0], [0, 0, 0], Next(lambda w: w.place(0, 0), arrived))
+    assert world.finish_s == pytest.approx([0.11, 0.21, 1.11])
