@@ -86,7 +86,11 @@ def test_the_schemes_name_has_no_case(scheme: str) -> None:
     assert authenticator.tenant([("authorization", f"{scheme} {SECRET.text}")]) is TENANT
 
 
-@pytest.mark.parametrize("text", ["", "Bearer", f"Basic {SECRET.text}", SECRET.text, f"Bearer{SECRET.text}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Bearer", f"Basic {SECRET.text}", SECRET.text, f"Bearer{SECRET.text}"],
+    ids=["nothing", "no key", "another scheme", "no scheme", "no space"],
+)
 def test_another_scheme_is_refused(text: str) -> None:
     _, authenticator, _ = admitted()
     with pytest.raises(Unauthenticated, match="must read 'Bearer <API key>'"):
