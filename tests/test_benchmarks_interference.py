@@ -14,7 +14,7 @@ def test_a_check_that_fails_does_not_end_the_others() -> None:
     def broken() -> Finding:
         raise RuntimeError("no such kernel")
 
-    found = gpu_profile.guarded("dram alone", broken)
+    (found,) = gpu_profile.guarded("dram alone", broken)
     assert (found.ok, found.name) == (False, "dram alone")
     assert "no such kernel" in found.seen
 

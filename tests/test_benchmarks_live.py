@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import fairness, live_vs_simulated
 from benchmarks.fairness import Seen
-from benchmarks.live_vs_simulated import LARGE, SMALL, Profiled, Result
+from benchmarks.live_vs_simulated import LARGE, SMALL, Profiled, Result, Way
 from loadgen.arrivals import Poisson, rng_for
 from loadgen.results import Fate, Requests
 
@@ -18,6 +18,7 @@ PROFILES = {
     SMALL.name: Profiled((0.004, 0.006, 0.008, 0.010), 0.05),
     LARGE.name: Profiled((0.015,), 0.05),
 }
+WAY = Way(0.001, 0.0, 0.0)
 OBJECTIVE_S = {SMALL.name: 0.025, LARGE.name: 0.091}
 
 
@@ -33,14 +34,14 @@ def simulated(load: float) -> Result:
     arrivals = [
         Poisson(load / 2 / PROFILES[m.name].batch_s[0]).times_s(rng_for(3, m.name), 30.0) for m in (SMALL, LARGE)
     ]
-    return live_vs_simulated.simulate(PROFILES, 0.001, OBJECTIVE_S, arrivals)
+    return live_vs_simulated.simulate(PROFILES, WAY, OBJECTIVE_S, arrivals)
 
 
 def test_the_simulated_half_repeats_and_gets_worse_with_load() -> None:
     assert simulated(0.5) == simulated(0.5)
     light, heavy = simulated(0.3), simulated(1.2)
     assert light.attainment > 0.98 > heavy.attainment
-    assert light.p95_ms < heavy.p95_ms <= 91.0 + 1e-6, "nothing late is served"
+    assert light.p95_ms < heavy.p95_ms <= 91.5 + 1e-6, "late by no more than the road behind admission"
 
 
 def test_live_figures_count_refusals_as_misses_and_late_answers_too() -> None:
