@@ -102,7 +102,7 @@ def test_what_comes_while_the_router_stands_still_is_answered_or_refused_with_a_
         os.kill(router, signal.SIGSTOP)
         try:
             waiting = [call.future(request.SerializeToString(), metadata=metadata, timeout=20.0) for _ in range(3500)]
-            time.sleep(0.5)
+            time.sleep(0.5)  # nothing answers yet: all calls are to be on their way
         finally:
             os.kill(router, signal.SIGCONT)
         codes = Counter(one.code() for one in waiting)
