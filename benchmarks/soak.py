@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from safetensors.numpy import save_file
 from benchmarks.dataplane.processes import PROC, descendants, machine
 from benchmarks.dataplane.servers import CLI, run_cli, started
 from benchmarks.soaking.client import MODEL, Load, Mix
+from benchmarks.soaking.page import page
 from benchmarks.soaking.relay import Relay
 from benchmarks.soaking.verdict import Growth, growth, settle
 
@@ -39,7 +40,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 LEDGER = Path(__file__).resolve().parent / "soaking" / "ledger.py"
 CONNECTIONS, RELAYED = 16, 4
 SLOW_READERS = 3
-PROBE_S, PROBE_IN_FLIGHT = 6.0, 64
+PROBE_S, PROBE_IN_FLIGHT = 3.0, 64
+STRETCH_S = 60.0
+"""How long one measured capacity counts: the speed of a shared machine drifts by more than the load leaves free."""
 RESET_MEAN_S = 3.0
 SAMPLE_EVERY_S = 0.5
 SETTLE_S = 3.0
@@ -97,16 +100,10 @@ async def soak(ready: dict[str, Any], key: str, options: argparse.Namespace) -> 
         ]
         load, over = Load(channels, key, rng, Mix()), asyncio.Event()
         readers = [asyncio.create_task(load.slow_reader(over)) for _ in range(SLOW_READERS)]
-        # With all that goes wrong in it: what is left then is what 80 % must be taken of.
         await load.closed(2.0, PROBE_IN_FLIGHT)
-        capacity = await load.closed(PROBE_S, PROBE_IN_FLIGHT)
-        rate = capacity * options.load
-        print(f"capacity {capacity:.0f}/s, soaking at {rate:.0f}/s for {options.minutes:g} min", file=sys.stderr)
         memory = Memory(roles_of(ready))
         watching = asyncio.create_task(memory.watch())
-        before, started_s = load.numbers, time.monotonic()
-        await load.paced(options.minutes * 60.0, rate)
-        sent_per_s = (load.numbers - before) / (time.monotonic() - started_s)
+        stretches = await _stretches(load, options.minutes * 60.0, options.load)
         over.set()
         await asyncio.gather(*readers)
         await asyncio.sleep(SETTLE_S)
@@ -122,8 +119,8 @@ async def soak(ready: dict[str, Any], key: str, options: argparse.Namespace) -> 
         "load": options.load,
         "router_processes": options.processes,
         "seed": options.seed,
-        "capacity_per_s": round(capacity, 1),
-        "sent_per_s": round(sent_per_s, 1),
+        "capacity_per_s": [round(one.capacity_per_s, 1) for one in stretches],
+        "sent_per_s": [round(one.sent_per_s, 1) for one in stretches],
         "account": asdict(account),
         "ok": account.ok and left == 0,
         "left_open_in_router": left,
@@ -138,63 +135,35 @@ async def soak(ready: dict[str, Any], key: str, options: argparse.Namespace) -> 
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the soak: what the client got at most before it, and what it sent in it; requests per second."""
+
+    capacity_per_s: float
+    sent_per_s: float
+
+
+async def _stretches(load: Load, seconds: float, share: float) -> list[Stretch]:
+    """Paced load for so long, each stretch at `share` of the capacity measured just before it."""
+    done: list[Stretch] = []
+    end_s = time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > PROBE_S:
+        # With all that goes wrong in it: what is left then is what the share must be taken of.
+        capacity = await load.closed(PROBE_S, PROBE_IN_FLIGHT)
+        before, started_s = load.numbers, time.monotonic()
+        await load.paced(min(STRETCH_S, left_s) - PROBE_S, capacity * share)
+        sent = (load.numbers - before) / (time.monotonic() - started_s)
+        done.append(Stretch(capacity, sent))
+        print(f"capacity {capacity:.0f}/s, sent {sent:.0f}/s, {left_s:.0f} s left", file=sys.stderr)
+    return done
+
+
 def open_requests(metrics_address: str) -> int:
     """Requests that the router still counts as inside, when none should be."""
     with urllib.request.urlopen(f"http://{metrics_address}/metrics", timeout=10) as response:
         lines = response.read().decode().splitlines()
     inside = ("partywall_in_flight_requests", "partywall_replica_in_flight_requests")
     return round(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(inside)))
-
-
-def page(found: dict[str, Any]) -> str:
-    """The result as Markdown."""
-    account, machine_ = found["account"], found["machine"]
-    rows = [
-        ("requests sent", account["sent"]),
-        *((f"callers saw {name}", count) for name, count in account["seen"].items()),
-        ("executed by the worker", account["executed"]),
-        ("executed twice", account["executed_twice"]),
-        ("answered, not executed", account["answered_unexecuted"]),
-        ("refused, yet executed", account["refused_executed"]),
-        ("left open in the router", found["left_open_in_router"]),
-        ("connections reset", found["connection_resets"]),
-        ("answers read slowly", found["slow_reader_answers"]),
-    ]
-    made = (
-        f"Made by `python benchmarks/soak.py --minutes {found['minutes']:g} --load {found['load']:g} --processes "
-        f"{found['router_processes']}` on {found['made'][:10]}, seed {found['seed']}; what it does: "
-        "[performance](../performance.md)."
-    )
-    where = (
-        f"Machine: {machine_['cpu']}, {machine_['cores']} cores, Linux {machine_['kernel']}. Load and servers share "
-        f"it: {found['sent_per_s']:g} requests/s sent, {found['capacity_per_s']:g}/s is what the same client gets at "
-        f"most; p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms."
-    )
-    lines = [
-        "# Soak",
-        "",
-        made,
-        "",
-        where,
-        "",
-        f"Verdict: **{'nothing lost, nothing twice' if found['ok'] else 'FAILED'}**.",
-        "",
-        "| count | |",
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in rows),
-        "",
-        "Errors that callers saw: " + ", ".join(f"{name} {count}" for name, count in found["errors"].items()) + ".",
-        "",
-        "| process | own memory, floor at half time, MiB | at the end, MiB | slope of the floor, MiB/min | flat |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {one['role']} | {one['middle_mib']:.1f} | {one['end_mib']:.1f} | {one['slope_mib_per_min']:+.2f} |"
-            f" {'yes' if one['flat'] else 'NO'} |"
-            for one in found["memory"]
-        ),
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.dataplane import payload
 from benchmarks.dataplane.bench import BUSY, IDLE, MANY, Comparison, added_ms, ratio
-from benchmarks.dataplane.load import AioClient, H2Load, Outcome, Shape, choose_client
+from benchmarks.dataplane.load import AioClient, H2Load, Outcome, Shape, choose_client, even_starts
 from benchmarks.dataplane.processes import cpu_s, descendants, machine, pss_mib, rss_mib
 from benchmarks.dataplane.report import comparison_table
 from benchmarks.dataplane.rounds import Sample, Spread, interleave, take
@@ -105,6 +105,14 @@ def test_the_client_process_sends_what_was_ordered(echo: Server, shape: Shape) -
     assert 0.0 < outcome.p50_ms <= outcome.p99_ms
     if shape.rate_per_s:
         assert outcome.per_s < 2 * shape.rate_per_s
+
+
+@pytest.mark.parametrize("rate_per_s", [40.0, 300.0, 1000.0, 1588.0, 2400.0, 3500.0])
+def test_connections_that_pace_themselves_start_evenly_over_one_period(rate_per_s: float) -> None:
+    starts, every_ms = even_starts(rate_per_s)
+    assert starts / every_ms == pytest.approx(rate_per_s / 1e3, rel=0.15)
+    # A burst is no even load.
+    assert starts <= max(1.0, 3 * rate_per_s / 1e3)
 
 
 @pytest.mark.parametrize("shape", [BUSY, MANY, Shape(8, 8, rate_per_s=2000.0)])

@@ -6,12 +6,17 @@ within the window. What arrives together counts once, as waiting brings nothing 
 has no say in it, so waiting cannot keep itself up. The *company*, how many are under way together, can only end a wait
 sooner: when as many wait here, nobody is left to come. So a caller that sends one at a time never waits for itself, and
 a few go together as soon as the last of them is here.
+
+How long the window is depends on the *busyness* of the thread: with CPU to spare only time counts, and it is short; in
+need of CPU everybody waits for what frames cost, and it is longer. A longer window makes the thread less busy, so the
+two meet: there is nothing to tip over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -19,11 +24,16 @@ from partywall.clock import Clock
 
 T = TypeVar("T")
 
-WINDOW_S = 0.003
-"""uvloop's timers resolve one millisecond: the window is 2.5 to 3.5 ms in truth."""
-OPEN_AT_ARRIVALS = 3.0
-"""Expected arrivals per window from which gathering pays."""
-MEMORY_S = 0.02
+WINDOW_S = 0.002
+"""While the thread has time to spare. uvloop's timers resolve one millisecond."""
+LONGEST = 3.0
+"""By how much the window of a busy thread is longer."""
+IDLE_BELOW, BUSY_FROM = 0.5, 0.8
+"""CPU shares of the thread between which the window grows. A router of which no more can be asked stands at 0.8: the
+rest of the time its gRPC threads, the agent or the load have the cores."""
+OPEN_AT_ARRIVALS = 2.0
+"""Expected arrivals per (short) window from which gathering pays."""
+MEMORY_S, BUSY_MEMORY_S = 0.02, 0.1
 
 
 class ArrivalRate:
@@ -63,6 +73,30 @@ class Crowd:
         return self._most * math.exp((self._at_s - now_s) / self._memory_s)
 
 
+class Busyness:
+    """Share of the time that a thread computes, smoothed exponentially over `memory_s`; pure."""
+
+    __slots__ = ("_at_s", "_cpu_s", "_memory_s", "share")
+
+    def __init__(self, memory_s: float = BUSY_MEMORY_S) -> None:
+        self._memory_s = memory_s
+        self._cpu_s, self._at_s = math.inf, 0.0
+        self.share = 0.0
+
+    def look(self, cpu_s: float, now_s: float) -> None:
+        """Takes in the thread's CPU seconds so far."""
+        elapsed_s = now_s - self._at_s
+        if elapsed_s > 0.0:
+            used_s, self._cpu_s, self._at_s = max(0.0, cpu_s - self._cpu_s), cpu_s, now_s
+            kept = math.exp(-elapsed_s / self._memory_s)
+            self.share = self.share * kept + (1.0 - kept) * min(1.0, used_s / elapsed_s)
+
+
+def longer(share: float) -> float:
+    """By how much the window is longer for a thread that computes so much of the time, 1.0 to `LONGEST`."""
+    return 1.0 + (LONGEST - 1.0) * min(1.0, max(0.0, (share - IDLE_BELOW) / (BUSY_FROM - IDLE_BELOW)))
+
+
 class Coalescer(Generic[T]):
     """Gathers items and hands them to `write` in order, one call at a time.
 
@@ -78,8 +112,14 @@ class Coalescer(Generic[T]):
         *,
         window_s: float = WINDOW_S,
         max_items: int = 256,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`company` answers how many are under way together, what waits here among them."""
+        """
+        Args:
+            company: How many are under way together, what waits here among them.
+            window_s: The window of a thread that has time to spare; 0.0: nothing is gathered.
+            cpu_s: CPU seconds of the loop's thread so far.
+        """
         self._write = write
         self._clock = clock
         self._company = company
@@ -91,6 +131,8 @@ class Coalescer(Generic[T]):
         self._arrivals = 0.0
         self._gathering: asyncio.Future[None] | None = None
         self._enough = 0.0
+        self._cpu_s = cpu_s
+        self._busyness = Busyness()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -125,7 +167,8 @@ class Coalescer(Generic[T]):
     async def _gather(self) -> None:
         loop = asyncio.get_running_loop()
         self._gathering = loop.create_future()
-        timer = loop.call_later(self._window_s, self._go)
+        self._busyness.look(self._cpu_s(), self._clock.monotonic())
+        timer = loop.call_later(self._window_s * longer(self._busyness.share), self._go)
         try:
             await self._gathering
         finally:

@@ -9,7 +9,18 @@ from collections.abc import Callable
 import pytest
 
 from partywall.clock import SystemClock, VirtualClock
-from partywall.wire.coalesce import OPEN_AT_ARRIVALS, WINDOW_S, ArrivalRate, Coalescer, Crowd
+from partywall.wire.coalesce import (
+    BUSY_FROM,
+    IDLE_BELOW,
+    LONGEST,
+    OPEN_AT_ARRIVALS,
+    WINDOW_S,
+    ArrivalRate,
+    Busyness,
+    Coalescer,
+    Crowd,
+    longer,
+)
 
 
 def test_the_rate_follows_arrivals_and_decays() -> None:
@@ -30,6 +41,26 @@ def test_a_crowd_is_remembered_for_a_while() -> None:
     assert seen.at(2.0) < 0.1
     seen.add(9, 2.0)
     assert seen.at(2.0) == 9
+
+
+def test_busyness_is_the_share_of_the_time_that_a_thread_computes() -> None:
+    busyness = Busyness(memory_s=0.1)
+    busyness.look(7.0, 100.0)
+    assert busyness.share == 0.0
+    for step in range(1, 101):
+        busyness.look(7.0 + 0.006 * step, 100.0 + 0.01 * step)
+    assert busyness.share == pytest.approx(0.6, abs=0.01)
+    busyness.look(7.6, 101.0)
+    busyness.look(7.6, 103.0)
+    assert busyness.share < 0.01
+
+
+def test_the_window_grows_with_busyness_between_its_bounds() -> None:
+    shares = [0.0, IDLE_BELOW, 0.6, 0.7, BUSY_FROM, 1.0]
+    factors = [longer(share) for share in shares]
+    assert factors == sorted(factors)
+    assert factors[:2] == [1.0, 1.0]
+    assert factors[-2:] == [LONGEST, LONGEST]
 
 
 def crowd() -> float:
@@ -65,15 +96,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.monotonic()
 
 
-def frames_of(company: Callable[[], float], arrivals: float, count: int = 800) -> list[int]:
-    """Sizes of the frames while items come one by one, eight in a window."""
+def frames_of(company: Callable[[], float], arrivals: float, count: int = 800, share: float = 0.0) -> list[int]:
+    """Sizes of the frames while items come one by one, eight in a window; the thread computes `share` of the time."""
     clock, sizes = VirtualClock(), list[int]()
 
     async def write(items: list[int]) -> None:
         sizes.append(len(items))
 
     async def come() -> None:
-        coalescer: Coalescer[int] = Coalescer(write, clock, company)
+        coalescer: Coalescer[int] = Coalescer(write, clock, company, cpu_s=lambda: share * clock.monotonic())
         task = asyncio.create_task(coalescer.run())
         for _ in range(count):
             coalescer.add(1, arrivals)
@@ -88,6 +119,12 @@ def frames_of(company: Callable[[], float], arrivals: float, count: int = 800) -
 def test_many_arrivals_in_company_share_frames() -> None:
     sizes = frames_of(crowd, 1.0)
     assert sum(sizes) / len(sizes) > OPEN_AT_ARRIVALS
+
+
+def test_a_busy_thread_gathers_longer() -> None:
+    """By as much as its window is longer, once the busyness is known."""
+    idle, busy = frames_of(crowd, 1.0), frames_of(crowd, 1.0, share=1.0)
+    assert busy[-2] / idle[-2] == pytest.approx(LONGEST, rel=0.2)
 
 
 def test_a_caller_alone_never_waits() -> None:
