@@ -47,3 +47,22 @@ class VirtualClock:
         if seconds < 0:
             raise ValueError(f"seconds must not be negative, got {seconds}")
         self._elapsed += seconds
+
+
+class WallFromMonotonic:
+    """Wall time in milliseconds since the epoch for the hot road: how the two clocks differ is looked at once a second,
+    so a jump of the wall clock shows a second late."""
+
+    __slots__ = ("_clock", "_difference_s", "_next_look_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._difference_s = 0.0
+        self._next_look_s = float("-inf")
+
+    def ms(self, monotonic_s: float) -> int:
+        """The wall time at a moment of the monotonic clock that is now or has just been."""
+        if monotonic_s >= self._next_look_s:
+            self._difference_s = self._clock.now().timestamp() - self._clock.monotonic()
+            self._next_look_s = monotonic_s + 1.0
+        return int((self._difference_s + monotonic_s) * 1e3)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from partywall.clock import Clock
+from partywall.clock import Clock, WallFromMonotonic
 from partywall.domain.models import Version, VersionState
 from partywall.domain.tenants import Tenant
 from partywall.errors import (
@@ -20,7 +20,7 @@ from partywall.errors import (
 from router.gateway.attempts import Attempts, Work
 from router.gateway.journal import MAX_ID_CHARACTERS, Journal, Trace
 from router.gateway.refusals import model_not_found, not_serving
-from router.gateway.replicas import ModelRoute, Replica, Reply, Route
+from router.gateway.replicas import ModelRoute, Replica, Route
 from router.gateway.requests import ParsedRequest
 from router.gateway.statistics import Statistics
 from router.gateway.throttle import Limits
@@ -59,6 +59,7 @@ class Dispatcher:
         self._limits = limits
         self._deadlines = deadlines
         self._clock = clock
+        self._wall = WallFromMonotonic(clock)
         self._attempts = attempts
         self._journal = journal
         self._waker = waker
@@ -108,9 +109,20 @@ class Dispatcher:
             self._statistics.in_flight -= 1
             if throttle is not None and entered:
                 throttle.leave(tenant.id)
-        elapsed_s = self._clock.monotonic() - started_s
+        now_s = self._clock.monotonic()
+        elapsed_s = now_s - started_s
         self._journal.served(tenant.id, trace, reply, elapsed_s)
-        self._count(tenant, route.version, model, reply, elapsed_s)
+        version = route.version
+        self._statistics.served(
+            tenant.id,
+            tenant.name,
+            model,
+            version.number,
+            elapsed_s,
+            reply,
+            version.manifest.slo_ms,
+            self._wall.ms(now_s),
+        )
         return reply.response
 
     def _take_in(self, size: int) -> None:
@@ -170,11 +182,6 @@ class Dispatcher:
         if replica.session is None:
             raise not_serving(route)
         return replica
-
-    def _count(self, tenant: Tenant, version: Version, model: str, reply: Reply, elapsed_s: float) -> None:
-        now_ms = int(self._clock.now().timestamp() * 1e3)
-        slo_ms = version.manifest.slo_ms
-        self._statistics.served(tenant.id, tenant.name, model, version.number, elapsed_s, reply, slo_ms, now_ms)
 
     async def _woken(
         self, waker: Waker, tenant: Tenant, route: Route, request: Any, remaining_s: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import grpc
@@ -33,6 +34,23 @@ async def test_each_call_has_its_own_metadata() -> None:
         assert not handler.response_streaming
         call: Any = handler.unary_unary
         assert await call(b"1", None) == name + b"1"
+
+
+class Greeter:
+    def __init__(self, greeting: bytes) -> None:
+        self._greeting = greeting
+
+    async def call(self, metadata: Any, raw: bytes, context: Any) -> bytes:
+        return self._greeting + dict(metadata)["who"].encode() + raw
+
+
+async def test_a_method_is_called_on_its_object_and_known_for_a_coroutine_function() -> None:
+    handlers = ServiceHandlers("pkg.Service", {}, "Raw", Greeter(b"hello ").call)
+    handler = handlers.service(Details("/pkg.Service/Raw", (("who", "a"),)))
+    assert handler is not None
+    call: Any = handler.unary_unary
+    assert inspect.iscoroutinefunction(call)
+    assert await call(b"1", None) == b"hello a1"
 
 
 @pytest.mark.parametrize(("method", "expected"), [("/pkg.Service/Other", OTHER), ("/pkg.Service/None", None)])
