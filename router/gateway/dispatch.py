@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from partywall.clock import Clock, WallFromMonotonic
-from partywall.domain.models import Version, VersionState
+from partywall.domain.models import VersionState
 from partywall.domain.tenants import Tenant
 from partywall.errors import (
     DeadlineExceeded,

@@ -43,8 +43,8 @@ class ServiceHandlers(grpc.ServiceRpcHandler):
         self._service = service
         self._methods = {f"/{service}/{name}": handler for name, handler in methods.items()}
         self._raw_path = f"/{service}/{raw_method}"
-        # gRPC asks `inspect` of each call whether its handler is a coroutine function, which is twice as long in answering
-        # for a method as for its function.
+        # gRPC asks `inspect` at each call whether the handler is a coroutine function, and it takes twice as long to
+        # answer for a method as for its function.
         self._raw_call: Callable[..., Awaitable[bytes]] = getattr(raw_call, "__func__", raw_call)
         self._raw_self = (raw_call.__self__,) if hasattr(raw_call, "__self__") else ()
 
