@@ -3,7 +3,7 @@
 Drawn: 3 to 6 devices of 5 to 16 GB; models of 0.5 to 6 GB, their latency 15 to 60 ms per GB, as many as fill 50 to 95 %
 of all memory; objectives 2 to 8 x; CV 1 to 5, each model its own; popularity Zipf 0 to 1.2; load 25 to 75 %; half of
 the models have measured batch latencies (a further request costs 30 to 90 % of the first), the others none.
-`python benchmarks/alpaserve.py --held-out` runs them with and without batching and swaps.
+`python benchmarks/alpaserve.py --held-out 16` runs them with and without batching and swaps.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import fairness, live_vs_simulated
 from benchmarks.fairness import Seen
-from benchmarks.live_vs_simulated import LARGE, SMALL, Profiled, Result, Way
+from benchmarks.live.measured import LARGE, SMALL, Profiled, Way
+from benchmarks.live_vs_simulated import Result
 from loadgen.arrivals import Poisson, rng_for
 from loadgen.results import Fate, Requests
 

@@ -23,9 +23,12 @@ class LineProcess:
     Args:
         command: What to start, from the checkout's root.
         env: Its environment; None: this one.
+        own_session: False: it stays in this session, as workers of one zygote do, where the kernel may schedule
+            session by session; what it starts itself is then not ended with it.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None, own_session: bool = True) -> None:
+        self._own_session = own_session
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -33,7 +36,7 @@ class LineProcess:
             text=True,
             cwd=ROOT,
             env=None if env is None else dict(env),
-            start_new_session=True,
+            start_new_session=own_session,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -68,7 +71,7 @@ class LineProcess:
         if self._process.poll() is None:
             self._process.send_signal(how)
         if self._status() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            (os.killpg if self._own_session else os.kill)(self.pid, signal.SIGKILL)
             self._status()
         assert self._process.stdin is not None
         with suppress(OSError):
