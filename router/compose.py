@@ -13,12 +13,14 @@ from partywall.clock import Clock, SystemClock
 from partywall.domain.profiles import device_type
 from router.control.catalog import Catalog
 from router.control.control import Control
+from router.control.data_dir import DataDir, check_state, read_admin_digest
 from router.control.enrol import Enrolment
 from router.control.epoch import next_epoch
 from router.control.events import EventLog
 from router.control.fits import FOLDER, FitBook, FitCollector
 from router.control.follow import Follower, NoAudit
 from router.control.housekeeping import Housekeeper, KeyUse
+from router.control.identities import load_authority, refresh_local_agent, router_identity
 from router.control.kinds import Kind
 from router.control.membership import Membership
 from router.control.neighbourhood import Neighbourhood
@@ -28,14 +30,6 @@ from router.control.profile_target import Targets
 from router.control.profiles import ProfileJobs
 from router.control.reconcile import Reconciler
 from router.control.removal import Remover
-from router.control.setup import (
-    DataDir,
-    check_state,
-    load_authority,
-    read_admin_digest,
-    refresh_local_agent,
-    router_identity,
-)
 from router.control.slowdowns import Slowdowns
 from router.control.state import Change
 from router.control.store import SqlStore

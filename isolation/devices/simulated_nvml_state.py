@@ -8,7 +8,8 @@ from typing import Any
 
 from isolation.devices.errors import NvmlCode
 from isolation.devices.facts import MigDevice
-from isolation.devices.simulated import SimulatedCounters, SimulatedGpuLibrary
+from isolation.devices.simulated import SimulatedGpuLibrary
+from isolation.devices.simulated_counters import SimulatedCounters
 from isolation.devices.simulated_gpu import SimulatedGpu
 
 NO_INSTANCE = 0xFFFFFFFF

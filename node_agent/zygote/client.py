@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
-from isolation.sandbox import SandboxPolicy, scrub_environment
+from isolation.sandbox import SandboxPolicy
 from node_agent.channel import Channel
 from node_agent.work import WorkerExit
 from node_agent.workers import WorkerHandle
-from node_agent.zygote import preload
 from node_agent.zygote.process import ZygoteOptions, ZygoteProcess, kill, try_send
 from node_agent.zygote.request import spawn_request
 from partywall.domain.fleet import DeviceKind, Partition
@@ -23,7 +19,6 @@ from partywall.v1 import worker_pb2
 from partywall.wire import convert
 
 _PACKET_BYTES = 256 << 10
-_STDERR = 2
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.2, 5.0
 
 
@@ -60,22 +55,7 @@ class ZygoteClient:
         ends the zygote when the thread that started it ends."""
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        command = [sys.executable, "-m", "node_agent.zygote", "--control", str(theirs.fileno())]
-        command += ["--parent", str(os.getpid()), "--preload", *self._options.preload]
-        source = os.environ if self._options.environment is None else self._options.environment
-        with theirs:
-            popen = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # What a library prints belongs to the log; the agent's own output is for its operator.
-                stdout=_STDERR,
-                env={**scrub_environment(source), **preload.THREAD_LIMITS},
-                start_new_session=True,
-            )
-        self._process = ZygoteProcess(popen, ours)
+        self._process = ZygoteProcess.launch(self._options)
 
     async def start(self) -> float:
         """Launches where that has not happened, and waits until it can fork. Returns the seconds its imports took.

@@ -6,12 +6,16 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from isolation.sandbox import scrub_environment
 from node_agent.arena import DEFAULT_BYTES
 from node_agent.zygote import preload
 from partywall.v1 import worker_pb2
+
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,30 @@ class ZygoteProcess:
     popen: subprocess.Popen[bytes]
     control: socket.socket
     ready: asyncio.Future[worker_pb2.ZygoteReady] | None = None
+
+    @classmethod
+    def launch(cls, options: ZygoteOptions) -> ZygoteProcess:
+        """Starts it without waiting; the kernel ends it when the thread that called this ends.
+
+        Raises:
+            OSError: There is no process or no socket to be had.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        command = [sys.executable, "-m", "node_agent.zygote", "--control", str(theirs.fileno())]
+        command += ["--parent", str(os.getpid()), "--preload", *options.preload]
+        source = os.environ if options.environment is None else options.environment
+        with theirs:
+            popen = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # What a library prints belongs to the log; the agent's own output is for its operator.
+                stdout=_STDERR,
+                env={**scrub_environment(source), **preload.THREAD_LIMITS},
+                start_new_session=True,
+            )
+        return cls(popen, ours)
 
     def end(self, grace_s: float = 0.0) -> None:
         """Closes the socket, waits for the process at most `grace_s`, then kills it."""

@@ -1,4 +1,4 @@
-"""`init`: what it makes, what it refuses, and that half an init looks like none."""
+"""`init`: what it makes, what it refuses, that half an init looks like none, and what a start asks of its files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from isolation.vault.keyfile import KeyFileProvider
 from partywall.clock import VirtualClock
 from partywall.errors import AlreadyExists, InvalidInput, NotReady
+from router.control.data_dir import DataDir, check_state, read_admin_digest
+from router.control.identities import load_authority, refresh_local_agent, router_identity
 from router.control.pki import time_left
 from router.control.rpc import ADMIN_KEY_PREFIX, admin_digest
-from router.control.setup import (
-    DataDir,
-    check_state,
-    initialise,
-    load_authority,
-    read_admin_digest,
-    refresh_local_agent,
-    router_identity,
-)
+from router.control.setup import initialise
 from router.control.store import SqlStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -112,7 +112,7 @@ class _Listing:
 def _path(session: Session) -> Path:
     data_dir = required_data_dir(session)
     with extra("router"):
-        from router.control.setup import DataDir
+        from router.control.data_dir import DataDir
     return DataDir(data_dir).audit
 
 
