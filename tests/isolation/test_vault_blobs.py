@@ -1,52 +1,22 @@
-"""Blob stores: one contract for every side, full disks included, and what only folders can get wrong."""
+"""Blob stores: one contract for every side."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import io
-import os
-import subprocess
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from blob_support import ARTIFACT, CONFIG, CONFIG_DATA, FILES, UPLOAD, WEIGHTS, WEIGHTS_DATA, upload
 
 from isolation.vault.blobs import BlobStore
 from isolation.vault.local_blobs import LocalBlobStore
 from isolation.vault.memory_blobs import MemoryBlobStore
 from partywall.clock import VirtualClock
 from partywall.domain.models import SealedFile
-from partywall.errors import (
-    AlreadyExists,
-    ArtifactRefused,
-    Conflict,
-    InvalidInput,
-    NotFound,
-    PartywallError,
-    Reason,
-    Unavailable,
-)
-from partywall.sealed import HEADER_BYTES, Context, Sealer
-
-UPLOAD, ARTIFACT = "upload-1", "artifact-1"
-FULL_AT_BYTES = 100_000
-
-
-class FullDisk:
-    """Writes to a real file until the room is used up: the last write is short, the next one fails, as on a disk."""
-
-    def __init__(self, room_bytes: int, error: int) -> None:
-        self.room_bytes, self.error = room_bytes, error
-
-    def __call__(self, descriptor: int, data: memoryview, offset: int) -> int:
-        if not self.room_bytes:
-            raise OSError(self.error, os.strerror(self.error))
-        count = os.pwrite(descriptor, data[: self.room_bytes], offset)
-        self.room_bytes -= count
-        return count
+from partywall.errors import AlreadyExists, ArtifactRefused, Conflict, InvalidInput, NotFound
+from partywall.sealed import HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +29,12 @@ SIDES: dict[str, Callable[[Path, VirtualClock], BlobStore]] = {
     "local": lambda root, clock: LocalBlobStore(root, clock),
     "memory": lambda _, clock: MemoryBlobStore(clock=clock),
 }
-FULL_SIDES: dict[str, Callable[[Path], BlobStore]] = {
-    "local, no space": lambda root: LocalBlobStore(root, write=FullDisk(FULL_AT_BYTES, errno.ENOSPC)),
-    "local, disk quota": lambda root: LocalBlobStore(root, write=FullDisk(FULL_AT_BYTES, errno.EDQUOT)),
-    "memory": lambda _: MemoryBlobStore(capacity_bytes=FULL_AT_BYTES),
-}
 
 
 @pytest.fixture(params=SIDES)
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Side:
     clock = VirtualClock()
     return Side(SIDES[request.param](tmp_path, clock), clock)
-
-
-def everything_under(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*"))
-
-
-def sealed_file(name: str, size: int) -> tuple[SealedFile, bytes]:
-    sealer = Sealer(size, bytes(32), Context("tenant-a", "m", 1, name), str(uuid.UUID(int=1)))
-    data = b"".join(bytes(view) for view in sealer.stream(io.BytesIO(os.urandom(size))))
-    return sealer.sealed_file(), data
-
-
-WEIGHTS, WEIGHTS_DATA = sealed_file("model.safetensors", 50_000)
-CONFIG, CONFIG_DATA = sealed_file("config.json", 0)
-FILES = (WEIGHTS, CONFIG)
-
-
-async def upload(store: BlobStore, upload_id: str = UPLOAD, step: int = 20_000) -> None:
-    for file, data in ((WEIGHTS, WEIGHTS_DATA), (CONFIG, CONFIG_DATA)):
-        for offset in range(0, len(data), step):
-            part = memoryview(data)[offset : offset + step]
-            assert await store.append(upload_id, file.name, offset, part) == offset + len(part)
 
 
 async def test_upload_becomes_an_artifact(side: Side) -> None:
@@ -248,98 +191,3 @@ async def test_no_name_leaves_the_folder(side: Side, bad: str) -> None:
             await call()
     with pytest.raises(InvalidInput):
         store.local_dir(bad)
-
-
-async def fill(store: BlobStore, step: int) -> PartywallError:
-    """Appends until the store refuses; checks that the refused append left nothing."""
-    received = 0
-    while received < 100 * FULL_AT_BYTES:
-        try:
-            received = await store.append(UPLOAD, WEIGHTS.name, received, bytes(step))
-        except PartywallError as error:
-            assert await store.received(UPLOAD, WEIGHTS.name) == received
-            return error
-    raise AssertionError("the store never filled up")
-
-
-@pytest.mark.parametrize("step", [30_000, 2 * FULL_AT_BYTES])
-@pytest.mark.parametrize("name", FULL_SIDES)
-async def test_full_disk_leaves_nothing_half_done(tmp_path: Path, name: str, step: int) -> None:
-    store = FULL_SIDES[name](tmp_path)
-    error = await fill(store, step)
-    assert isinstance(error, Unavailable)
-    assert error.reason is Reason.STORAGE_FULL
-    assert "full" in error.message
-    await store.abort(UPLOAD)
-    assert [p for p in everything_under(tmp_path) if p.is_file()] == []
-
-
-async def test_failing_disk_is_told_apart_from_a_full_one(tmp_path: Path) -> None:
-    error = await fill(LocalBlobStore(tmp_path, write=FullDisk(FULL_AT_BYTES, errno.EIO)), 30_000)
-    assert isinstance(error, Unavailable)
-    assert error.reason is Reason.STORE_UNAVAILABLE
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "partywall-test", str(folder)]
-    if subprocess.run(mount, capture_output=True, timeout=10, check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root; the injected disk covers the same path")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True, timeout=10)
-
-
-async def test_really_full_disk(small_disk: Path) -> None:
-    store = LocalBlobStore(small_disk)
-    error = await fill(store, 30_000)
-    assert error.reason is Reason.STORAGE_FULL
-    await store.abort(UPLOAD)
-    await upload(store)
-    await store.commit(UPLOAD, ARTIFACT, FILES)
-
-
-async def test_upload_goes_on_after_a_restart(tmp_path: Path) -> None:
-    await LocalBlobStore(tmp_path).append(UPLOAD, WEIGHTS.name, 0, WEIGHTS_DATA[:777])
-    store = LocalBlobStore(tmp_path)
-    received = await store.received(UPLOAD, WEIGHTS.name)
-    assert received == 777
-    await store.append(UPLOAD, WEIGHTS.name, received, WEIGHTS_DATA[received:])
-    await store.commit(UPLOAD, ARTIFACT, [WEIGHTS])
-    folder = LocalBlobStore(tmp_path).local_dir(ARTIFACT)
-    assert folder == tmp_path / "blobs" / ARTIFACT
-    assert (folder / WEIGHTS.name).read_bytes() == WEIGHTS_DATA
-
-
-async def test_folders_and_files_are_private(tmp_path: Path) -> None:
-    store = LocalBlobStore(tmp_path)
-    await upload(store)
-    await store.commit(UPLOAD, ARTIFACT, FILES)
-    for path in everything_under(tmp_path):
-        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
-    assert list((tmp_path / "uploads").iterdir()) == []
-
-
-async def test_links_in_the_store_are_not_followed(tmp_path: Path) -> None:
-    store = LocalBlobStore(tmp_path / "data")
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"secret")
-    await store.append(UPLOAD, "f", 0, b"x")
-    (tmp_path / "data" / "uploads" / UPLOAD / "g").symlink_to(secret)
-    with pytest.raises(Unavailable):
-        await store.append(UPLOAD, "g", 6, b"more")
-    (tmp_path / "data" / "blobs" / ARTIFACT).mkdir()
-    (tmp_path / "data" / "blobs" / ARTIFACT / "g").symlink_to(secret)
-    with pytest.raises(Unavailable):
-        await store.read(ARTIFACT, "g", 0, 10)
-    assert secret.read_bytes() == b"secret"
-
-
-async def test_sweep_finishes_an_interrupted_removal(tmp_path: Path) -> None:
-    store = LocalBlobStore(tmp_path)
-    await upload(store)
-    (tmp_path / "uploads" / UPLOAD).rename(tmp_path / "uploads" / ".trash-0")
-    report = await store.sweep(set(), set(), 3600.0)
-    assert report.bytes_removed == WEIGHTS.sealed_size + CONFIG.sealed_size
-    assert list((tmp_path / "uploads").iterdir()) == []

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
-from test_agent_link import BOUND_S, Blobs, Epoch, Grants, Names, Scripted, echo, placement
+from link_sides import BOUND_S, Blobs, Epoch, Grants, Names, Scripted, echo, placement
 
 from node_agent.connection import reply
 from node_agent.link import RouterLink

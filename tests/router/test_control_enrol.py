@@ -206,9 +206,8 @@ async def test_only_agents_connect(world: World) -> None:
 
 
 @pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        yield made
+def ports(empty_ports: Ports) -> Ports:
+    return empty_ports
 
 
 async def forget(ports: Ports, node: str) -> None:

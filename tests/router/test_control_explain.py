@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import pytest_asyncio
-from control_world import ADMIN, Ports, World, admin_port, push, refused
+from control_world import ADMIN, Ports, World, push, refused
 
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.domain.placements import Alternative, Decision, Placement
 from partywall.errors import Overloaded, Reason
-from partywall.v1 import agent_link_pb2, fleet_pb2, models_pb2, tenants_pb2
+from partywall.v1 import agent_link_pb2, fleet_pb2, models_pb2
 from router.control.explain import DEFAULT_LIMIT, MOST, NoRequests, Requests, bounded
 from router.gateway.journal import Journal, Trace
 
 
-@pytest_asyncio.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest_asyncio.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as ports:
-        for tenant in ("acme", "globex"):
-            await ports.tenants.CreateTenant(tenants_pb2.CreateTenantRequest(name=tenant), metadata=ADMIN)
-            await push(ports, tenant, "echo", promote=True)
-            entry = world.catalog.models(world.catalog.tenant_by_name(tenant).id)[0]  # type: ignore[union-attr]
-            for number, kind in enumerate(("placement", "scale")):
-                world.clock.advance(1.0)
-                why = Alternative("n/cpu", True, "fits", 2.5)
-                name, summary = f"decision-{tenant}-{number}", f"{kind} of {tenant}"
-                async with world.catalog.transaction() as tx:
-                    await tx.insert(
-                        Decision(name, kind, entry.model.id, summary, world.clock.now(), (why,), {"rate": "7"})
-                    )
-        yield ports
+@pytest.fixture
+async def ports(ports: Ports, world: World) -> Ports:
+    """Both tenants have a live model and two decisions about it."""
+    for tenant in ("acme", "globex"):
+        await push(ports, tenant, "echo", promote=True)
+        entry = world.catalog.models(world.catalog.tenant_by_name(tenant).id)[0]  # type: ignore[union-attr]
+        for number, kind in enumerate(("placement", "scale")):
+            world.clock.advance(1.0)
+            why = Alternative("n/cpu", True, "fits", 2.5)
+            name, summary = f"decision-{tenant}-{number}", f"{kind} of {tenant}"
+            async with world.catalog.transaction() as tx:
+                await tx.insert(Decision(name, kind, entry.model.id, summary, world.clock.now(), (why,), {"rate": "7"}))
+    return ports
 
 
 def list_of(**fields: object) -> models_pb2.ListDecisionsRequest:

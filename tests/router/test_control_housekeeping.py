@@ -23,11 +23,6 @@ from router.control.rpc import ErrorInterceptor
 from router.control.store import SqlStore
 
 
-@pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
 def keeper(world: World) -> Housekeeper:
     return Housekeeper(world.control, world.store, world.remover, world.uploads, KeyUse(world.control))
 

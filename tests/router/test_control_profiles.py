@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from control_world import ADMIN, Ports, World, admin_port, push
+from control_world import ADMIN, Ports, World, push
 
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.domain.models import Version
@@ -33,17 +32,11 @@ PROFILE = Profile("m", "CPU", {50: 2.0}, {50: 2.0}, {POINT: 1.2}, {POINT: 1.5}, 
 
 
 @pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        for name in ("acme", "globex"):
-            await made.tenants.CreateTenant(tenants_pb2.CreateTenantRequest(name=name), metadata=ADMIN)
-            await push(made, name, "m", promote=True)
-        yield made
+async def ports(ports: Ports) -> Ports:
+    """Both tenants have a live model `m`."""
+    for name in ("acme", "globex"):
+        await push(ports, name, "m", promote=True)
+    return ports
 
 
 class Fleet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,20 +27,14 @@ class Crash(Exception):
 
 
 @pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        for name in ("acme", "globex"):
-            await made.tenants.CreateTenant(pb.CreateTenantRequest(name=name), metadata=ADMIN)
-            await made.tenants.IssueKey(pb.IssueKeyRequest(tenant=name), metadata=ADMIN)
-            await push(made, name, "bert")
-        request = begin_request("other", {"w.safetensors": b"x"})
-        await made.models.BeginVersion(request, metadata=made.as_tenant("acme"))
-        yield made
+async def ports(ports: Ports) -> Ports:
+    """Both tenants have a key and a model, and acme has begun another one."""
+    for name in ("acme", "globex"):
+        await ports.tenants.IssueKey(pb.IssueKeyRequest(tenant=name), metadata=ADMIN)
+        await push(ports, name, "bert")
+    request = begin_request("other", {"w.safetensors": b"x"})
+    await ports.models.BeginVersion(request, metadata=ports.as_tenant("acme"))
+    return ports
 
 
 def acme(world: World) -> Tenant:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
-from control_world import ADMIN, Ports, World, admin_port, push
+from control_world import Ports, World, push
 
 from isolation.interference.model import Basis
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.domain.placements import Placement
 from partywall.domain.profiles import device_type
-from partywall.v1 import tenants_pb2
 from router.control.slowdowns import Slowdowns
 from router.faces import Names
 from router.gateway.correction import Corrections
@@ -23,17 +22,11 @@ from router.metrics import SlowdownCollector
 
 
 @pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        for name in ("acme", "globex"):
-            await made.tenants.CreateTenant(tenants_pb2.CreateTenantRequest(name=name), metadata=ADMIN)
-            await push(made, name, "m", promote=True)
-        yield made
+async def ports(ports: Ports) -> Ports:
+    """Both tenants have a live model `m`."""
+    for name in ("acme", "globex"):
+        await push(ports, name, "m", promote=True)
+    return ports
 
 
 class Scripted(Corrections):

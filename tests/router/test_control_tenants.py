@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -27,14 +26,8 @@ from router.control.rpc import AdminGuard, ErrorInterceptor, admin_digest
 
 
 @pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        yield made
+def ports(empty_ports: Ports) -> Ports:
+    return empty_ports
 
 
 async def create(ports: Ports, name: str = "acme", **quota: Any) -> pb.Tenant:

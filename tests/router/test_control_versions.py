@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import pytest
 from control_world import ADMIN, Ports, World, admin_port, push, refused
 from push_support import begin, call
 
@@ -19,19 +17,6 @@ from partywall.errors import (
 from partywall.v1 import fleet_pb2, tenants_pb2
 from partywall.v1 import models_pb2 as pb
 from router.control.views import NoFleet, explanation
-
-
-@pytest.fixture
-async def world() -> World:
-    return await World().start()
-
-
-@pytest.fixture
-async def ports(world: World) -> AsyncIterator[Ports]:
-    async with admin_port(world) as made:
-        for name in ("acme", "globex"):
-            await made.tenants.CreateTenant(tenants_pb2.CreateTenantRequest(name=name), metadata=ADMIN)
-        yield made
 
 
 async def ready(world: World, number: int) -> None:

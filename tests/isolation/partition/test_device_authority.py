@@ -6,65 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from authority_node import CPU, Node, cores
 
-from isolation.devices.errors import DeviceForbidden, DeviceLost
+from isolation.devices.errors import DeviceLost
 from isolation.devices.facts import MigPlacement
-from isolation.devices.geometry import MigModel
-from isolation.devices.simulated import SimulatedGpuLibrary
-from isolation.devices.simulated_gpu import SimulatedGpu
-from isolation.partition.authority import DeviceAuthority, Partitioners
-from isolation.partition.cpuset import CpusetPartitioner
-from isolation.partition.journal import Journal, Phase
-from isolation.partition.mig import MigPartitioner
-from isolation.partition.mps import MpsPartitioner
-from isolation.partition.mps_control import MpsForbidden
-from isolation.partition.mps_simulated import SimulatedMps
+from isolation.partition.journal import Phase
 from isolation.partition.partitioner import Observation
-from isolation.partition.whole import WholePartitioner
-from partywall.clock import VirtualClock
-from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
-from partywall.errors import AlreadyExists, DataLoss, InvalidInput, NotFound, NotReady, PermissionDenied
-
-GIB = 1 << 30
-CPU = Device("cpu", DeviceKind.CPU, "CPU", 16 * GIB, 4, (0, 1, 2, 3))
-
-
-class Node:
-    """A simulated node: one H100 and a CPU. `restart` is a new process over the same disk and devices."""
-
-    def __init__(self, directory: Path, privileged: bool = True) -> None:
-        self.directory = directory
-        self.clock = VirtualClock()
-        self.gpu = SimulatedGpu(0, MigModel.H100_80, self.clock)
-        self.mps = SimulatedMps(self.gpu, directory / "pipe")
-        self.privileged = privileged
-        self.restart()
-
-    def restart(self) -> None:
-        device = Device(self.gpu.uuid, DeviceKind.GPU, "H100", 80 * GIB, 132)
-        library = SimulatedGpuLibrary([self.gpu], self.clock, self.privileged)
-        self.journal = Journal(self.directory / "partitions.json")
-        partitioners: Partitioners = {
-            (CPU.id, PartitionKind.CPUSET): CpusetPartitioner(CPU),
-            (CPU.id, PartitionKind.WHOLE): WholePartitioner(CPU),
-            (device.id, PartitionKind.WHOLE): WholePartitioner(device),
-            (device.id, PartitionKind.MPS): MpsPartitioner(device, self.mps, library),
-            (device.id, PartitionKind.MIG): MigPartitioner(device, library, self.journal),
-        }
-        self.authority = DeviceAuthority([device, CPU], partitioners, self.journal)
-
-    def root(self) -> SimulatedGpuLibrary:
-        return SimulatedGpuLibrary([self.gpu], self.clock)
-
-    def share(self, name: str, percent: int) -> Partition:
-        return Partition(name, PartitionKind.MPS, self.gpu.uuid, (), percent)
-
-    def mig(self, slot: str) -> Partition:
-        return Partition(f"mig-{slot}", PartitionKind.MIG, self.gpu.uuid)
-
-
-def cores(name: str, *numbers: int) -> Partition:
-    return Partition(name, PartitionKind.CPUSET, "cpu", numbers)
+from partywall.domain.fleet import Partition, PartitionKind
+from partywall.errors import AlreadyExists, InvalidInput, NotFound, NotReady
 
 
 @pytest.fixture
@@ -200,22 +149,6 @@ def test_a_lost_device_is_fenced_until_the_operator_clears_it(node: Node) -> Non
     assert node.authority.fenced(CPU.id) == "the operator said so"
 
 
-def test_without_privileges_the_node_observes_and_uses_what_stands(tmp_path: Path) -> None:
-    node = Node(tmp_path, privileged=False)
-    node.root().set_mig_mode(node.gpu.uuid, True)
-    assert node.authority.observed(node.gpu.uuid) == ""
-    with pytest.raises(DeviceForbidden):
-        node.authority.prepare(node.mig("9-4"))
-    assert "create_gpu_instance" in node.authority.observed(node.gpu.uuid)
-    with pytest.raises(PermissionDenied, match="would have to be made"):
-        node.authority.prepare(node.mig("9-4"))
-    made = node.root().create_gpu_instance(node.gpu.uuid, 9, MigPlacement(4, 4))
-    node.root().create_compute_instance(node.gpu.uuid, made.id)
-    node.authority.prepare(node.mig("9-4"))
-    node.authority.release("mig-9-4")
-    assert node.root().gpu_instances(node.gpu.uuid) == (made,)
-
-
 def test_workers_start_one_after_the_other_on_a_device(node: Node) -> None:
     inside: list[str] = []
     started = threading.Event()
@@ -244,58 +177,3 @@ def test_workers_start_one_after_the_other_on_a_device(node: Node) -> None:
 def test_partitions_of_another_node_are_refused(node: Node, partition: Partition) -> None:
     with pytest.raises((InvalidInput, NotReady)):
         node.authority.prepare(partition)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 9, "entries": [], "owned": []}', '{"format": 1}'])
-def test_a_journal_that_is_none_is_said_and_not_overwritten(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "partitions.json"
-    path.write_text(text)
-    with pytest.raises(DataLoss, match="move it away"):
-        Journal(path)
-    assert path.read_text() == text
-
-
-def test_the_journal_reads_back_what_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "partitions.json"
-    journal = Journal(path)
-    journal.put(cores("c", 1, 2), Phase.STANDING)
-    journal.claim("GPU-1/9@4")
-    journal.remove("nothing")
-    again = Journal(path)
-    assert again.entries == journal.entries
-    assert again.owns("GPU-1/9@4")
-    again.disclaim("GPU-1/9@4")
-    assert not Journal(path).owns("GPU-1/9@4")
-
-
-def test_an_observed_device_keeps_what_stands_and_takes_no_daemon(tmp_path: Path) -> None:
-    node = Node(tmp_path)
-    node.root().set_mig_mode(node.gpu.uuid, True)
-    node.authority.prepare(node.mig("9-4"))
-    standing = node.root().gpu_instances(node.gpu.uuid)
-    node.authority.observe(node.gpu.uuid, "the operator said so")
-    node.authority.prepare(node.mig("9-4"))
-    node.authority.release("mig-9-4")
-    assert node.authority.partitions() == ()
-    assert node.root().gpu_instances(node.gpu.uuid) == standing, "ours too: nothing is destroyed"
-    for made in (node.mig("9-0"), node.share("a", 10)):
-        with pytest.raises(PermissionDenied, match="the operator said so"):
-            node.authority.prepare(made)
-    assert not node.mps.alive()
-    node.authority.prepare(cores("c", 0))
-    with pytest.raises(InvalidInput, match="not on this node"):
-        node.authority.observe("GPU-elsewhere", "no")
-
-
-def test_a_daemon_that_may_not_be_started_makes_the_device_observed(tmp_path: Path) -> None:
-    node = Node(tmp_path)
-
-    def refuse() -> None:
-        raise MpsForbidden("the MPS daemon may not be started: Permission denied")
-
-    node.mps.start = refuse  # type: ignore[method-assign]
-    with pytest.raises(MpsForbidden):
-        node.authority.prepare(node.share("a", 10))
-    assert "may not be started" in node.authority.observed(node.gpu.uuid)
-    assert node.authority.partitions() == ()
-    node.authority.prepare(Partition("w", PartitionKind.WHOLE, node.gpu.uuid))
