@@ -12,7 +12,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance, RawModels, eventually, mlp_files
+from e2e_instance import Instance, eventually
+from mlp_model import MLP_OPTIONS, mlp_files
+from raw_models import RawModels
 from safetensors.numpy import save, save_file
 
 import partywall

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance, mlp_files
+from e2e_instance import Instance
+from mlp_model import MLP_OPTIONS, mlp_files
 from safetensors.numpy import save_file
 
 import partywall

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import ARCHITECTURES, Instance, eventually
+from e2e_instance import ARCHITECTURES, Instance, eventually
 from safetensors.numpy import save_file
 
 from benchmarks.soaking.ledger import HEAD

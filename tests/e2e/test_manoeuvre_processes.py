@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Instance, eventually
+from e2e_instance import Instance, eventually
 from safetensors.numpy import save_file
 from test_processes import Connection, by_process
 

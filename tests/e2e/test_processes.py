@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance, eventually
+from e2e_instance import Instance, eventually
+from mlp_model import MLP_OPTIONS
 
 from partywall.wire import inference as oip
 from partywall.wire.status import from_rpc_error

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from conftest import MLP_OPTIONS, Instance
+from e2e_instance import Instance
+from mlp_model import MLP_OPTIONS
 from tritonclient.utils import InferenceServerException
 
 pytestmark = pytest.mark.e2e

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ARCHITECTURES, MLP_OPTIONS, SERVER, Instance, environment, eventually
+from e2e_instance import ARCHITECTURES, SERVER, Instance, environment, eventually
+from mlp_model import MLP_OPTIONS
 
 import partywall
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance, eventually
+from e2e_instance import Instance, eventually
+from mlp_model import MLP_OPTIONS
 
 import partywall
 from partywall.client.retry import RetryPolicy

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from conftest import MLP_OPTIONS, Instance, eventually, mlp_files
+from e2e_instance import Instance, eventually
+from mlp_model import MLP_OPTIONS, mlp_files
 
 import partywall
 from partywall.errors import NotFound, PartywallError, PermissionDenied, QuotaExceeded, Reason, Unauthenticated
