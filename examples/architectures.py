@@ -1,4 +1,4 @@
-"""Two architectures an operator may register: `partywall agent --module examples/architectures.py`.
+"""Two architectures an operator may register: `partywall agent --modules examples/architectures.py`.
 
 `digits_cnn` reads images of handwritten digits, 8 x 8 pixels, with `width` times its usual channels (default 1); `mlp`
 is a plain perceptron whose sizes are options.

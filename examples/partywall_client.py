@@ -6,6 +6,7 @@ python examples/partywall_client.py --address 127.0.0.1:8001 --key-file acme.key
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ SENTENCES = ["A wall that two neighbours share.", "The neighbours' common wall."
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", default="127.0.0.1:8001")
-    parser.add_argument("--key-file", type=Path, required=True, help="the key that `partywall keys issue` showed")
+    parser.add_argument("--key-file", type=Path, help="what `partywall keys issue` showed; else PARTYWALL_API_KEY")
     parser.add_argument("--tls-ca", type=Path, help="PEM certificates to trust")
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--push", type=Path, metavar="DIR", help="push this folder as a new version first")
@@ -26,8 +27,10 @@ def main() -> int:
     parser.add_argument("sentences", nargs="*", default=SENTENCES)
     arguments = parser.parse_args()
 
-    key = arguments.key_file.read_text().strip()
-    with partywall.Client(arguments.address, api_key=key, tls_ca=arguments.tls_ca) as client:
+    key = arguments.key_file.read_text() if arguments.key_file else os.environ.get("PARTYWALL_API_KEY", "")
+    if not key.strip():
+        parser.error("no API key: give --key-file FILE or PARTYWALL_API_KEY")
+    with partywall.Client(arguments.address, api_key=key.strip(), tls_ca=arguments.tls_ca) as client:
         try:
             if arguments.push is not None:
                 _, version = client.push(

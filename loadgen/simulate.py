@@ -25,6 +25,7 @@ from loadgen.baselines.least_loaded import LeastLoaded
 from loadgen.baselines.round_robin import RoundRobin
 from loadgen.baselines.shepherd import Shepherd
 from loadgen.partywall_policy import PartywallPolicy
+from loadgen.spec_values import finite
 from loadgen.world import FleetChange, Hardware, SchedulingPolicy, World
 from partywall.errors import InvalidInput
 from router.policy.catalog import ServedModel, Traffic, batch_times_s
@@ -139,8 +140,10 @@ def read_models(path: Path, slo_scale: float) -> list[ServedModel]:
     Raises:
         InvalidInput: Names the file, the entry and the field.
     """
-    if not slo_scale > 0:
-        raise InvalidInput(f"slo_scale must be above zero, got {slo_scale}", fields={"field": "slo_scale"})
+    if not 0 < slo_scale < math.inf:
+        raise InvalidInput(
+            f"slo_scale must be a finite number above zero, got {slo_scale}", fields={"field": "slo_scale"}
+        )
     try:
         entries = json.loads(path.read_text())
     except OSError as error:
@@ -188,6 +191,8 @@ def read_arrivals(path: Path, models: Sequence[ServedModel]) -> Arrivals:
         lines = path.read_text().split("\n")
     except OSError as error:
         raise InvalidInput(f"arrivals: cannot read {path}: {error.strerror}", fields={"field": "arrivals"}) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"arrivals: {path} is not a text file: {error}", fields={"field": "arrivals"}) from error
     if lines[0].strip().replace(" ", "") != "seconds,model":
         raise InvalidInput(f"arrivals: {path} must begin with the line 'seconds,model'", fields={"field": "arrivals"})
     index = {model.name: at for at, model in enumerate(models)}
@@ -197,7 +202,7 @@ def read_arrivals(path: Path, models: Sequence[ServedModel]) -> Arrivals:
         at, _, name = line.partition(",")
         try:
             owners.append(index[name.strip()])
-            seconds.append(float(at))
+            seconds.append(finite(at))
         except (KeyError, ValueError) as error:
             if not line.strip():
                 continue
@@ -208,6 +213,6 @@ def read_arrivals(path: Path, models: Sequence[ServedModel]) -> Arrivals:
     if any(late < early for early, late in itertools.pairwise(seconds)) or (seconds and seconds[0] < 0):
         order = sorted(range(len(seconds)), key=seconds.__getitem__)
         seconds, owners = [seconds[i] for i in order], [owners[i] for i in order]
-        if seconds[0] < 0 or math.isnan(seconds[0]):
+        if seconds[0] < 0:
             raise InvalidInput("arrivals: seconds must not be negative", fields={"field": "seconds"})
     return Arrivals(seconds, owners)

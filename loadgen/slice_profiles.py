@@ -8,8 +8,10 @@ batch). Rows of zeros mean that a setting does not run. A folder of such folders
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
+from loadgen.spec_values import finite
 from partywall.errors import InvalidInput
 from router.policy.geometry import SliceSize
 from router.policy.slicing import SliceDemand, SliceSetting
@@ -25,23 +27,22 @@ def read_profile(path: Path) -> list[SliceSetting]:
         InvalidInput: Names the file and the line.
     """
     settings = []
-    with path.open(newline="") as file:
-        for line, row in enumerate(csv.DictReader(file), 2):
-            try:
-                processes = int(row["Workload Number"])
-                setting = SliceSetting(
-                    SliceSize(int(row["Mig instance"])),
-                    int(row["Batch size"]),
-                    processes,
-                    processes * float(row["Throughput"]),
-                    1000 * float(row["Latency"]),
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(
-                    f"profiles: {path.name} line {line}: {error!r}", fields={"field": "profiles"}
-                ) from error
-            if setting.capacity_per_s > 0:
-                settings.append(setting)
+    for line, row in _rows(path, "profiles"):
+        try:
+            processes = int(row["Workload Number"])
+            setting = SliceSetting(
+                SliceSize(int(row["Mig instance"])),
+                int(row["Batch size"]),
+                processes,
+                processes * finite(row["Throughput"]),
+                1000 * finite(row["Latency"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"profiles: {path.name} line {line}: {error!r}", fields={"field": "profiles", "line": str(line)}
+            ) from error
+        if setting.capacity_per_s > 0:
+            settings.append(setting)
     return settings
 
 
@@ -71,18 +72,28 @@ def read_demand(path: Path) -> list[SliceDemand]:
         InvalidInput: Names the file and the line.
     """
     demands = []
-    try:
-        with path.open(newline="") as file:
-            for line, row in enumerate(csv.DictReader(file), 2):
-                try:
-                    demands.append(SliceDemand(row["model"], float(row["rate_per_s"]), float(row["objective_ms"])))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise InvalidInput(
-                        f"demand: {path.name} line {line} is not model,rate_per_s,objective_ms: {error!r}",
-                        fields={"field": "demand"},
-                    ) from error
-    except OSError as error:
-        raise InvalidInput(f"demand: cannot read {path}: {error.strerror}", fields={"field": "demand"}) from error
+    for line, row in _rows(path, "demand"):
+        try:
+            demand = SliceDemand(row["model"], finite(row["rate_per_s"]), finite(row["objective_ms"]))
+            if demand.rate_per_s < 0:
+                raise ValueError("rate_per_s is below zero")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"demand: {path.name} line {line} is not model,rate_per_s,objective_ms: {error!r}",
+                fields={"field": "demand", "line": str(line)},
+            ) from error
+        demands.append(demand)
     if not demands:
         raise InvalidInput(f"demand: {path} has no rows", fields={"field": "demand"})
     return demands
+
+
+def _rows(path: Path, field: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file with a header."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from enumerate(csv.DictReader(file), 2)
+    except OSError as error:
+        raise InvalidInput(f"{field}: cannot read {path}: {error.strerror}", fields={"field": field}) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{field}: {path} is not a CSV text file: {error}", fields={"field": field}) from error

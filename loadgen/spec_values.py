@@ -54,6 +54,18 @@ def as_number(value: object) -> float:
         return math.nan
 
 
+def finite(text: str) -> float:
+    """A number that is neither infinite nor NaN.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
 def bad_spec(where: str, field: str, problem: str) -> InvalidInput:
     """What is wrong, and in which key of which tenant."""
     return InvalidInput(f"{where}: {field} {problem}", fields={"field": field})

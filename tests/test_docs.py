@@ -23,6 +23,7 @@ SOURCES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if "v1" not in path.parts
 )
+PROGRAMS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`(partywall [^`]+)`")
@@ -107,6 +108,14 @@ def _check(text: str, *, runs: bool = False) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_of_the_pages_exist(page: Path) -> None:
     for text in _in_page(page):
+        _check(text)
+
+
+def test_commands_that_programs_name_exist() -> None:
+    found = [span[1] for path in PROGRAMS for span in _SPAN.finditer(path.read_text())]
+    found = [text for text in found if text != "partywall ARGUMENTS -o json"]
+    assert len(found) > 10
+    for text in found:
         _check(text)
 
 

@@ -6,7 +6,7 @@ The format is described in docs/interference.md. Latencies are means of one batc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ def parse(data: Any, where: str) -> Measurements:
     return Measurements(
         device=str(data.get("device", "unknown")),
         solo_ms={_resident(k): _mean(k, v) for k, v in data["solo"].items()},
-        beside_probes_ms={_resident(k): _mean(k, v) for k, v in data.get("solo_with_probes", {}).items()},
-        counters={_resident(k): _counters(k, v) for k, v in data.get("gpm_solo", {}).items()},
-        runs=tuple(_run(k, v) for k, v in data.get("co", {}).items()),
+        beside_probes_ms={_resident(k): _mean(k, v) for k, v in _section(data, "solo_with_probes", where)},
+        counters={_resident(k): _counters(k, v) for k, v in _section(data, "gpm_solo", where)},
+        runs=tuple(_run(k, v) for k, v in _section(data, "co", where)),
     )
 
 
@@ -155,6 +155,13 @@ def _profile(
     )
 
 
+def _section(data: Mapping[str, Any], name: str, where: str) -> Iterable[tuple[str, Any]]:
+    section = data.get(name, {})
+    if not isinstance(section, dict):
+        raise InvalidInput(f"{where}: {name} must be an object, got {section!r:.60}")
+    return section.items()
+
+
 def _resident(key: str) -> Resident:
     name, _, share = key.strip().rpartition("@")
     if not name or not share.isdigit():
@@ -173,7 +180,10 @@ def _counters(key: str, value: Any) -> Counters:
     names = ("sm_util", "sm_occupancy", "tensor", "dram_bw", "watts", "sm_mhz", "fp32", "fp16")
     if not isinstance(value, dict):
         raise InvalidInput(f"gpm_solo of {key!r} must be an object of numbers")
-    return Counters(**{n: float(value.get(n, 0.0)) for n in names})
+    try:
+        return Counters(**{n: float(value.get(n, 0.0)) for n in names})
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput(f"gpm_solo of {key!r} must be an object of numbers: {exc}") from exc
 
 
 def _run(key: str, value: Any) -> Run:

@@ -149,7 +149,7 @@ def main() -> None:
 def _report(state: State, arguments: Sequence[str], error: PartywallError) -> int:
     if _debug(state, arguments):
         traceback.print_exc()
-    _printer(state, arguments).error(error)
+    _printer(state, arguments).error(error, command=state.command)
     return exit_code(error)
 
 

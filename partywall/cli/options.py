@@ -87,6 +87,7 @@ class State:
     def __init__(self) -> None:
         self.settings = Settings()
         self.debug = False
+        self.command = "partywall"
 
     @property
     def output(self) -> OutputFormat:
@@ -113,7 +114,9 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
     common = {name: _repeated(annotation) for name, annotation in COMMON.items() if name not in own}
 
     def run(**arguments: Any) -> None:
-        state: State = arguments.pop("ctx").obj
+        ctx = arguments.pop("ctx")
+        state: State = ctx.obj
+        state.command = ctx.command_path
         for name in common:
             value = arguments.pop(name)
             if value is not None:

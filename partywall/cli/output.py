@@ -141,8 +141,11 @@ class Printer:
         if not self.json:
             self.console(stderr=True).print(text, markup=False)
 
-    def error(self, error: PartywallError, hint: str = "") -> None:
-        """One red line, and the next step where the message does not have it itself; an object for scripts."""
+    def error(self, error: PartywallError, hint: str = "", command: str = "partywall") -> None:
+        """One red line, and the next step where the message does not have it itself; an object for scripts.
+
+        `command` is whose help is named where nothing better is known.
+        """
         hint = hint or error.fields.get("hint", "") or _HINTS.get(error.reason, "")
         if self.json:
             body = {
@@ -161,7 +164,7 @@ class Printer:
         if error.retry_after_s is not None:
             tail = f"{error.reason.value}, try again in {error.retry_after_s:.3g} s"
         # A message that names a command has its next step already.
-        hint = hint or ("" if "`" in error.message else "see partywall --help")
+        hint = hint or ("" if "`" in error.message else f"see {command} --help")
         console.print(f"hint: {hint} ({tail})" if hint else f"({tail})", style="dim", markup=False)
 
 

@@ -63,6 +63,8 @@ def read(path: Path) -> None:
         ({"solo": {"a@50": {"mean": -1.0}}}, "positive mean"),
         ({"co": {"a@50+b@50": [{"mean": 1.0}]}}, "2 partners"),
         ({"co": {"probe:dram:1.0@50+probe:x:1.0@50": [{"mean": 1.0}, {"mean": 1.0}]}}, "probe:RESOURCE:LEVEL"),
+        ({"co": 7}, "co must be an object"),
+        ({"gpm_solo": {"a@50": {"watts": [1]}}}, "gpm_solo of .a@50. must be an object of numbers"),
         ({"solo": {"a@150": {"mean": 1.0}}}, "share_percent"),
     ],
 )

@@ -163,6 +163,8 @@ def test_the_command_writes_what_a_router_reads(
     asked = ["-o", "json", "interference", "fit", "--data", str(data), "--device-type", "my GPU", "--out", str(out)]
     assert run([*asked, "--probes", "dram:1.0"]) != 0
     assert "at least 3 of the probes" in capsys.readouterr().err
+    assert run([*asked[:-1], str(tmp_path / "none" / "fit.json")]) != 0
+    assert "there is no such folder; name a file in a folder" in capsys.readouterr().err
     assert run(asked) == 0
     told = json.loads(capsys.readouterr().out)
     made = fits.load(out)

@@ -66,3 +66,14 @@ def test_plan_counts_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     result = json.loads(capsys.readouterr().out)
     assert (result["gpus"], result["kind"], result["compute_slices"], result["optimal"]) == (1, "a100", 7, True)
     assert [held["slice"] for held in result["slices"]] == [7]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--margin", "0"), ("--margin", "nan"), ("--margin", "2"), ("--budget-s", "-1")]
+)
+def test_plan_names_the_option_that_is_out_of_bounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    asked = ["plan", "--profiles", str(tmp_path), "--demand", str(tmp_path / "demand.csv")]
+    assert run([*asked, option, value]) == 1
+    assert f"{option} must be above zero and at most" in capsys.readouterr().err

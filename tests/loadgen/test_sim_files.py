@@ -68,6 +68,8 @@ def test_rows_out_of_order_are_sorted_and_windows_line_ends_taken(tmp_path: Path
         ("t,m\n", "seconds,model"),
         ("seconds,model\n1,b\n", "line 2"),
         ("seconds,model\nx,a\n", "line 2"),
+        ("seconds,model\n1,a\nnan,a\n", "line 3"),
+        ("seconds,model\ninf,a\n", "line 2"),
         ("seconds,model\n-1,a\n", "negative"),
     ],
 )
@@ -117,3 +119,26 @@ def test_profiles_and_demand(tmp_path: Path) -> None:
         read_demand(demand)
     with pytest.raises(InvalidInput, match="no CSV"):
         read_kinds(kind / "nothing")
+
+
+@pytest.mark.parametrize("row", ["m,nan,100", "m,-1,100", "m,inf,100", "m,1,nan", "m,1"])
+def test_a_demand_that_is_no_number_is_named_by_its_line(tmp_path: Path, row: str) -> None:
+    demand = tmp_path / "demand.csv"
+    demand.write_text(f"model,rate_per_s,objective_ms\nm,1,100\n{row}\n")
+    with pytest.raises(InvalidInput, match=r"demand\.csv line 3 is not model,rate_per_s,objective_ms"):
+        read_demand(demand)
+
+
+@pytest.mark.parametrize("row", ["5,1,1,50,0.02", "1,1,1,nan,0.02", "1,1,1,50,inf", "1,1"])
+def test_a_profile_that_makes_no_sense_is_named_by_its_line(tmp_path: Path, row: str) -> None:
+    (tmp_path / "m.csv").write_text(f"Mig instance,Batch size,Workload Number,Throughput,Latency\n{row}\n")
+    with pytest.raises(InvalidInput, match=r"profiles: m\.csv line 2"):
+        read_kinds(tmp_path)
+
+
+def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    binary = tmp_path / "m.csv"
+    binary.write_bytes(b"model,rate_per_s,objective_ms\n\xff\xfe,1,2\n")
+    for read in (lambda: read_demand(binary), lambda: read_kinds(tmp_path), lambda: read_arrivals(binary, [])):
+        with pytest.raises(InvalidInput, match=r"m\.csv is not a"):
+            read()

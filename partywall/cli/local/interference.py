@@ -65,10 +65,26 @@ def fit(
         from isolation.interference import dataset, fits, plans
     except ImportError as exc:
         raise Unsupported('fit needs numpy and scipy: install "partywall[load]"') from exc
+    _check_folder(out)
     chosen = [dataset.parse_probe(f"probe:{p.strip()}") for p in probes.split(",") if p.strip()]
     made = fits.make(dataset.load(data), device_type, chosen or plans.PROBES)
-    out.write_text(fits.text(made))
+    try:
+        out.write_text(fits.text(made))
+    except OSError as failure:
+        raise _unwritable(out, str(failure.strerror)) from failure
     session.printer.record({"file": str(out), "device_type": device_type, **made.judged})
+
+
+def _check_folder(out: Path) -> None:
+    """Before the minutes that learning takes."""
+    if not out.absolute().parent.is_dir():
+        raise _unwritable(out, "there is no such folder")
+
+
+def _unwritable(out: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"--out {str(out)!r} cannot be written: {why}; name a file in a folder that exists", fields={"field": "out"}
+    )
 
 
 def _trial(train: Path | None, test: Path | None, data: Path | None, split: SplitName) -> Trial:

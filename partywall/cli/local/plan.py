@@ -11,6 +11,7 @@ from partywall.cli.local.extras import extra
 from partywall.cli.options import command
 from partywall.cli.remote.live_plan import dry_run
 from partywall.cli.session import Session
+from partywall.cli.values import MOST_SECONDS
 from partywall.errors import InvalidInput
 
 app = typer.Typer(help="Plan a fleet from profiles and a demand, or show a live router's plan.")
@@ -51,6 +52,8 @@ def plan_fleet(
             "give --profiles DIR and --demand FILE to plan a fleet offline, or --dry-run to ask a live router",
             fields={"field": "profiles" if profiles is None else "demand"},
         )
+    _check_between("margin", margin, 1.0)
+    _check_between("budget-s", budget_s, MOST_SECONDS)
     with extra("load"):
         from loadgen.slice_profiles import read_demand, read_kinds
         from router.policy.slicing import plan_slices
@@ -91,3 +94,11 @@ def plan_fleet(
         f"{best.devices} of {kind} (lower bound {best.lower_bound}{', optimal' if best.optimal else ''}), "
         f"{best.compute_slices} compute slices"
     )
+
+
+def _check_between(option: str, value: float, most: float) -> None:
+    """Above zero and at most that; NaN is neither."""
+    if not 0 < value <= most:
+        raise InvalidInput(
+            f"--{option} must be above zero and at most {most:g}, got {value:g}", fields={"field": option}
+        )

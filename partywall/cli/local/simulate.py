@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +14,12 @@ from partywall.cli.options import command
 from partywall.cli.session import Session
 from partywall.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from loadgen.world import Hardware
+
 Arrivals = Annotated[Path, typer.Option("--arrivals", help="CSV seconds,model: seconds since the start.")]
 Models = Annotated[Path, typer.Option("--models", help="JSON list of {name, weights_gb, latency_ms}.")]
-Gpus = Annotated[int, typer.Option("--gpus", min=1, help="How many devices.")]
+Gpus = Annotated[int, typer.Option("--gpus", min=1, max=100_000, help="How many devices.")]
 GpuMemoryGb = Annotated[float, typer.Option("--gpu-memory-gb", help="Memory for weights on each.")]
 LoadGbPerS = Annotated[float, typer.Option("--load-gb-per-s", help="Rate of each device's one copy engine.")]
 NoBatching = Annotated[bool, typer.Option("--no-batching", help="One request at a time.")]
@@ -57,9 +61,8 @@ def simulate(
     with extra("load"):
         from loadgen.simulate import read_arrivals, read_models
         from loadgen.simulate import simulate as run
-        from loadgen.world import Hardware
     name = _policy(policy)
-    hardware = Hardware(gpus, gpu_memory_gb, load_gb_per_s)
+    hardware = _hardware(gpus, gpu_memory_gb, load_gb_per_s)
     served = read_models(models, slo_scale)
     record = read_arrivals(arrivals, served)
     outcome = run(record, served, hardware, name, batching=not no_batching, swap=not no_swap, seed=seed)
@@ -86,15 +89,25 @@ def compare(
         from loadgen.compare import compare as run
         from loadgen.compare import write
         from loadgen.simulate import PolicyName
-        from loadgen.world import Hardware
     names = [_policy(name) for name in policy] if policy else list(PolicyName)
-    hardware = Hardware(gpus, gpu_memory_gb, load_gb_per_s)
+    hardware = _hardware(gpus, gpu_memory_gb, load_gb_per_s)
     switches = {"batching": not no_batching, "swap": not no_swap}
     rows = run(arrivals, models, hardware, names, slo_scale, seed=seed, **switches)
     if out is not None:
         for path in write(rows, out):
             session.printer.note(f"wrote {path}")
     session.printer.rows([row.as_dict() for row in rows], _COLUMNS, empty="nothing was run")
+
+
+def _hardware(gpus: int, gpu_memory_gb: float, load_gb_per_s: float) -> Hardware:
+    from loadgen.world import Hardware
+
+    for option, value in (("gpu-memory-gb", gpu_memory_gb), ("load-gb-per-s", load_gb_per_s)):
+        if not 0 < value < math.inf:
+            raise InvalidInput(
+                f"--{option} must be a finite number above zero, got {value:g}", fields={"field": option}
+            )
+    return Hardware(gpus, gpu_memory_gb, load_gb_per_s)
 
 
 def _policy(name: str) -> Any:

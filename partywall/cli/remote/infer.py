@@ -47,9 +47,18 @@ def infer(
         tensors,
         version=version,
         outputs=output_name,
-        deadline_s=None if deadline_ms is None else deadline_ms / 1e3,
+        deadline_s=_seconds(deadline_ms),
     )
     _print_result(session, connection.run(flow))
+
+
+def _seconds(deadline_ms: float | None) -> float | None:
+    if deadline_ms is not None and not deadline_ms > 0:
+        raise InvalidInput(
+            f"--deadline-ms must be above zero, got {deadline_ms:g}; leave it out for the client's own",
+            fields={"field": "deadline_ms"},
+        )
+    return None if deadline_ms is None else deadline_ms / 1e3
 
 
 def _tensors(connection: Connection, model: str, version: str, inputs: list[str], text: list[str]) -> dict[str, Array]:
