@@ -1,5 +1,5 @@
-"""The walls on a real NVIDIA GPU: MPS shares, memory caps, client lists, the sandbox, a killed neighbour, counters,
-MIG read-only.
+"""The walls on a real NVIDIA GPU: MPS shares, memory caps, client lists, the sandbox, a killed neighbour, weights
+parked and woken, counters, MIG read-only.
 
 Needs a machine with a GPU, its driver and torch with CUDA; starts an MPS daemon of its own in a private folder, under
 the user who runs it, and changes no setting of the GPU. Writes OUT.json and OUT.md after each check. What it cannot
@@ -24,6 +24,8 @@ from pathlib import Path
 from benchmarks.gpu.bench import Bench, Worker, p99_ms
 from benchmarks.gpu.daemon import own_daemon
 from benchmarks.gpu.findings import Finding, Report, end_by_signal, guarded
+from benchmarks.gpu.parking import COMMAND as PARKING
+from benchmarks.gpu.parking import check_parking
 from benchmarks.gpu.reads import check_counters, check_driver, check_mig_reads
 from benchmarks.gpu_pending import NEVER, pending_page
 from isolation.devices.facts import Gpu
@@ -165,7 +167,7 @@ def check_contract() -> Iterator[Finding]:
     yield Finding("contract suites on hardware", done.returncode == 0, last)
 
 
-def findings(bench: Bench, directory: Path, suites: bool) -> Iterator[Finding]:
+def findings(bench: Bench, directory: Path, suites: bool, parking: Sequence[str]) -> Iterator[Finding]:
     """All checks, the ones that the others rest on first."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("shares", lambda: check_shares(bench)),
@@ -175,6 +177,7 @@ def findings(bench: Bench, directory: Path, suites: bool) -> Iterator[Finding]:
         ("fall-through", lambda: check_fall_through(bench)),
         ("clients", lambda: check_clients(bench)),
         ("killed neighbour", lambda: check_killed_neighbour(bench)),
+        ("parking", lambda: check_parking(bench, parking)),
         ("counters", lambda: check_counters(bench)),
         ("MIG reads", lambda: check_mig_reads(bench)),
         ("static SM partitions", lambda: check_static(bench, directory)),
@@ -209,6 +212,7 @@ def run(
     command: Sequence[str] = (BINARY,),
     seconds: float = 4.0,
     suites: bool = True,
+    parking: Sequence[str] = PARKING,
 ) -> int:
     """All checks on one GPU; answers the exit status.
 
@@ -219,6 +223,7 @@ def run(
         command: The MPS control binary.
         seconds: How long a load lasts.
         suites: Whether the seams' suites run too.
+        parking: What plays the worker that parks.
     """
     device = Device(gpu.uuid, DeviceKind.GPU, gpu.name, gpu.memory_bytes, gpu.multiprocessors)
     made_by = f"Made by `benchmarks/gpu_checks.py` on {gpu.name}, {gpu.multiprocessors} SMs."
@@ -227,7 +232,7 @@ def run(
     report = Report("Walls on hardware", made_by, out, facts, closing)
     with tempfile.TemporaryDirectory(prefix="pw") as folder, own_daemon(gpu.uuid, Path(folder), command) as control:
         bench = Bench(library, gpu, control, MpsPartitioner(device, control, library), tuple(command), seconds)
-        for finding in findings(bench, Path(folder), suites):
+        for finding in findings(bench, Path(folder), suites, parking):
             report.add(finding)
     return report.status
 

@@ -45,6 +45,12 @@ PREPARED = (
         "MIG, read only: profile ids, SM counts, placements", ("isolation/devices/nvml_mig.py",), CHECKS, "SimulatedGpu"
     ),
     Pending(
+        "weights parked in page-locked memory and woken: what is freed, the rates, waking without room",
+        ("node_agent/worker/device_memory.py", "node_agent/worker/moving.py"),
+        CHECKS,
+        "SimulatedMemory: tensors on the CPU, bytes counted",
+    ),
+    Pending(
         "the agent's road: served at 25/75 and 50/50, resize under load, a worker killed mid-batch",
         ("node_agent/node.py", "node_agent/walls.py", "node_agent/worker/tensors.py"),
         LIVE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,51 @@ class LoadedModel(Protocol):
         Raises:
             InvalidInput: The values of this batch can never be computed.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What parking or waking moved between a device and host memory.
+
+    Attributes:
+        size_bytes: What was copied; 0 where the weights lie in host memory anyway.
+        seconds: From the first copy to the moment when the last one was done.
+        pinned: Whether the host memory is page-locked, so that copies run at the link's own rate.
+        left_bytes: Device memory that this process still has by its allocator.
+    """
+
+    size_bytes: int = 0
+    seconds: float = 0.0
+    pinned: bool = False
+    left_bytes: int = 0
+
+
+@runtime_checkable
+class Parkable(Protocol):
+    """What a `LoadedModel` is besides where its weights can leave the device and come back. One that lies in host
+    memory anyway need not be."""
+
+    def park(self) -> Moved:
+        """Moves all weights into host memory and gives the device memory back to the driver; blocks. `run` is not
+        called until `wake`.
+
+        Raises:
+            MemoryError: There is no host memory for them; the model is as it was.
+            Unsupported: Something of it cannot be moved; the model is as it was.
+        """
+        ...
+
+    def wake(self) -> Moved:
+        """Brings them back; blocks.
+
+        Raises:
+            RuntimeError: The device has no room ("out of memory"); the weights stay parked.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Gives parked weights up, and the host memory they hold; the model is of no use afterwards."""
         ...
 
 

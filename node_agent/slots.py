@@ -46,3 +46,7 @@ class WorkerSlot:
     def live(self) -> bool:
         """Whether anybody wants it."""
         return any(slot.wanted for slot in self.replicas.values())
+
+    def released(self) -> bool:
+        """Whether all who are wanted are to be parked."""
+        return all(slot.spec.parked for slot in self.replicas.values() if slot.wanted)

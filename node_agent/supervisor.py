@@ -13,8 +13,9 @@ from typing import Protocol
 import structlog
 
 from node_agent.artifacts import Artifacts
-from node_agent.lifecycle import Means, Spawn, WorkerLife
+from node_agent.lifecycle import WorkerLife
 from node_agent.link_seams import Load
+from node_agent.means import Means, NoRooms, Rooms, Spawn
 from node_agent.queueing import Queued
 from node_agent.runner import Outcome, Reply
 from node_agent.settings import QueueDiscipline
@@ -35,7 +36,7 @@ log = structlog.get_logger(__name__)
 OnEvent = Callable[[link.AgentEvent], None]
 
 
-class Reader(Protocol):
+class Reader(Rooms, Protocol):
     """Who keeps the walls; `node_agent.walls.Walls` satisfies it."""
 
     def desired(self, partitions: Mapping[str, str]) -> None: ...
@@ -61,7 +62,10 @@ class Supervisor:
         on_event: OnEvent = lambda event: None,
     ) -> None:
         """`walls` reads walls again and is told which partitions are wanted; None: nothing is read again."""
-        self._means = Means(spawn, artifacts, discipline, clock, reply, report, drain_s, watchdog_floor_s, on_event)
+        rooms = walls or NoRooms()
+        self._means = Means(
+            spawn, artifacts, discipline, clock, reply, report, drain_s, watchdog_floor_s, on_event, rooms
+        )
         self._workers: dict[str, WorkerSlot] = {}
         self._slots: dict[str, tuple[WorkerSlot, ReplicaSlot]] = {}
         self._handles = itertools.count(1)
@@ -193,7 +197,7 @@ class Supervisor:
         known = self._slots.get(placement_id)
         if known is not None and known[1] is slot:
             del self._slots[placement_id]
-        self._means.report(slot.advance(ReplicaState.STOPPED))
+        self._means.report(slot.advance(ReplicaState.STOPPED, memory_bytes=0))
 
     def _reply_gone(self, item: Queued) -> None:
         self._means.reply(item, Outcome(error=Unavailable("the replica is not standing; send the request again")))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from isolation.partition.attest import share_multiprocessors
 from isolation.partition.authority import DeviceAuthority
 from isolation.partition.partitioner import Attestation, Observation, WorkerConfinement
 from node_agent.sight import Check, Sight, no_new_privileges
+from node_agent.wall_checks import compare
 from node_agent.work import WorkerExit
 from node_agent.workers import WorkerHandle
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
@@ -66,6 +66,7 @@ class Walls:
         self._sight = sight
         self._recheck_s = recheck_s
         self._standing: dict[str, Standing] = {}
+        self._resting: set[str] = set()
         self._wanted: dict[str, str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,6 +92,7 @@ class Walls:
             raise Unsupported(f"device {partition.device_id} is not on this node")
         leaving = tuple(filter(None, [(self._wanted or {}).get(partition.id, "")]))
         async with self._turn(partition.device_id):
+            await asyncio.to_thread(self._authority.rouse, partition.id)
             confinement = await asyncio.to_thread(self._authority.prepare, partition, leaving)
             worker = await self._start(worker_id, partition, confinement)
             try:
@@ -112,6 +114,25 @@ class Walls:
         sandbox = "sandbox complete" if not missing else f"sandbox without {', '.join(missing)}"
         worker.attested = {**worker.attested, "wall": f"{attestation.wall}; {sandbox}"}
         return worker
+
+    async def rest(self, worker_id: str) -> None:
+        """A worker has parked all it had. On a GPU its partition rests as soon as that holds for all workers in it."""
+        standing = self._standing.get(worker_id)
+        if standing is None or self._devices[standing.partition.device_id].kind is not DeviceKind.GPU:
+            return
+        self._resting.add(worker_id)
+        await self._settle(standing.partition)
+
+    async def rouse(self, worker_id: str) -> None:
+        """A worker is about to bring weights back onto the device.
+
+        Raises:
+            NotReady: Others have the memory or the share by now.
+        """
+        standing = self._standing.get(worker_id)
+        if standing is not None and worker_id in self._resting:
+            await asyncio.to_thread(self._authority.rouse, standing.partition.id)
+            self._resting.discard(worker_id)
 
     async def again(self, worker_id: str) -> Reattested | None:
         """Reads a worker's wall again, from the kernel and the driver; None: there is no such worker."""
@@ -163,8 +184,16 @@ class Walls:
     def _ended(self, worker_id: str, standing: Standing, closed: asyncio.Future[WorkerExit]) -> None:
         if self._standing.get(worker_id) is standing:
             del self._standing[worker_id]
+            self._resting.discard(worker_id)
         self._sight.ended(standing.partition, closed.result().pid)
         self._later(self._release(standing.partition))
+        self._later(self._settle(standing.partition))
+
+    async def _settle(self, partition: Partition) -> None:
+        """A partition rests once all workers in it do."""
+        inside = {name for name, one in self._standing.items() if one.partition.id == partition.id}
+        if inside and inside <= self._resting:
+            await asyncio.to_thread(self._authority.rest, partition.id)
 
     async def _release(self, partition: Partition) -> None:
         """Takes a partition down that nobody wants and nobody is in."""
@@ -196,48 +225,3 @@ class Walls:
             yield
         finally:
             turn.__exit__(None, None, None)
-
-
-def compare(
-    device: Device, partition: Partition, seen: Observation, clients: tuple[int, ...] | None
-) -> tuple[Check, ...]:
-    """What was given beside what is seen, one line each. Pure; the verdict itself is the partitioner's."""
-    checks = [Check("process", f"pid {seen.pid}", "alive", True)]
-    if device.kind is DeviceKind.CPU:
-        wanted = tuple(sorted(partition.cores or device.cores))
-        checks.append(Check("affinity mask", _numbers(wanted), _numbers(seen.cores or ()), seen.cores == wanted))
-        threads = seen.threads or 0
-        checks.append(Check("threads", f"at most {len(wanted)}", str(threads or "unknown"), threads <= len(wanted)))
-        if partition.memory_bytes:
-            limit = seen.memory_limit_bytes
-            ok = limit is not None and limit <= partition.memory_bytes
-            checks.append(Check("memory cap", _mib(partition.memory_bytes), _mib(limit), ok))
-        return tuple(checks)
-    if partition.kind is not PartitionKind.MIG:
-        uuid = seen.device_uuid or "unknown"
-        checks.append(Check("device", device.id, uuid, seen.device_uuid == device.id))
-        given = share_multiprocessors(device.compute_units, partition.share_percent)
-        near = seen.multiprocessors is not None and abs(seen.multiprocessors - given) <= _TPC
-        checks.append(Check("SM count", str(given), str(seen.multiprocessors or "unknown"), near))
-    else:
-        checks.append(Check("MIG device", "an instance", seen.device_uuid or "unknown", bool(seen.device_uuid)))
-    if partition.kind is PartitionKind.MPS:
-        attached = clients is not None and seen.pid in clients
-        checks.append(
-            Check("client list", f"has {seen.pid}", "unknown" if clients is None else _numbers(clients), attached)
-        )
-        if partition.memory_bytes:
-            refused = {None: "not probed", True: "overrun refused", False: "overrun granted"}[seen.probe_refused]
-            checks.append(Check("memory cap", _mib(partition.memory_bytes), refused, seen.probe_refused is True))
-    return tuple(checks)
-
-
-_TPC = 2
-
-
-def _numbers(values: tuple[int, ...]) -> str:
-    return ",".join(str(v) for v in values) or "none"
-
-
-def _mib(size: int | None) -> str:
-    return "none" if size is None else f"{size >> 20} MiB"

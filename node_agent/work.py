@@ -58,6 +58,26 @@ class LoadResult:
     signature: Signature
     memory_bytes: int
     load_seconds: float
+    woken_bytes: int = 0
+    """What was copied onto the device where it came back from parked weights."""
+    wake_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ParkResult:
+    """What became of a replica that was to be parked. Not `kept`: it is unloaded, for `reason`.
+
+    `host_bytes` is what its weights hold in host memory; `moved_bytes` what was copied off the device in `seconds`, 0
+    where they lay in host memory anyway; `device_bytes` what the worker's allocator has left of the device.
+    """
+
+    kept: bool
+    reason: str = ""
+    host_bytes: int = 0
+    moved_bytes: int = 0
+    seconds: float = 0.0
+    pinned: bool = False
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

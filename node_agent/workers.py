@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from node_agent.channel import Channel
-from node_agent.work import Batch, BatchDone, LoadResult, WorkerExit, WorkResult, describe_exit
+from node_agent.work import Batch, BatchDone, LoadResult, ParkResult, WorkerExit, WorkResult, describe_exit
 from partywall.errors import Reason, Unavailable
 from partywall.v1 import worker_pb2
 from partywall.wire import convert
@@ -92,11 +92,12 @@ class WorkerHandle:
         self.channel.send(worker_pb2.ToWorker(unload=worker_pb2.UnloadReplica(handle=handle)))
         await future
 
-    async def park(self, handle: int) -> None:
-        """Takes a replica out of service, its weights stay; a load with the same handle brings it back at once."""
+    async def park(self, handle: int) -> ParkResult:
+        """Takes a replica out of service; its weights stay, off the device. A load of the same handle wakes it."""
         future = self._expect(self._unloads, handle)
         self.channel.send(worker_pb2.ToWorker(park=worker_pb2.ParkReplica(handle=handle)))
-        await future
+        result: ParkResult = await future
+        return result
 
     def submit(self, batch: Batch) -> asyncio.Future[BatchDone]:
         """Sends one batch. The future fails with Unavailable(WORKER_DIED) when the worker ends before it answers."""
@@ -166,6 +167,8 @@ class WorkerHandle:
             self._on_loaded(message.loaded)
         elif kind == "unloaded":
             _resolve(self._unloads.pop(message.unloaded, None), None)
+        elif kind == "parked":
+            _resolve(self._unloads.pop(message.parked.handle, None), _park_result(message.parked))
         elif kind == "ready":
             self._on_ready(message.ready)
 
@@ -196,7 +199,8 @@ class WorkerHandle:
         future = self._loads.pop(result.handle, None)
         if result.ok:
             signature = convert.signature_from_proto(result.signature)
-            _resolve(future, LoadResult(result.handle, signature, result.memory_bytes, result.load_seconds))
+            figures = result.memory_bytes, result.load_seconds, result.woken_bytes, result.wake_seconds
+            _resolve(future, LoadResult(result.handle, signature, *figures))
         elif future is not None and not future.done():
             future.set_exception(convert.error_from_proto(result.error))
 
@@ -232,3 +236,15 @@ class WorkerHandle:
 def _resolve(future: asyncio.Future[Any] | None, value: object) -> None:
     if future is not None and not future.done():
         future.set_result(value)
+
+
+def _park_result(message: worker_pb2.ParkResult) -> ParkResult:
+    return ParkResult(
+        message.kept,
+        message.reason,
+        message.host_bytes,
+        message.moved_bytes,
+        message.seconds,
+        message.pinned,
+        message.device_bytes,
+    )

@@ -12,6 +12,7 @@ from isolation.vault.local_blobs import LocalBlobStore
 from partywall.clock import Clock, SystemClock
 from partywall.domain.profiles import device_type
 from router.control.catalog import Catalog
+from router.control.coming_back import ComingBack
 from router.control.control import Control
 from router.control.data_dir import DataDir, check_state, read_admin_digest
 from router.control.enrol import Enrolment
@@ -132,7 +133,7 @@ async def build(settings: RouterSettings) -> Parts:
         clock,
         Attempts(hedging, routing, clock, registry, loop_later),
         journal,
-        Waker(Residency(control)),
+        Waker(Residency(control), ready_in_s=ComingBack(membership.replica_runtimes)),
         settings.max_in_flight_bytes // rank.count,
     )
     remover = Remover(control)

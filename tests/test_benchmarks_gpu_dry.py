@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_all, gpu_bundle, gpu_checks
+from benchmarks.gpu import parking as gpu_parking
 from benchmarks.gpu.daemon import own_daemon
 from benchmarks.gpu.findings import Finding, Report, guarded
 from benchmarks.gpu.processes import LineProcess
@@ -30,14 +31,19 @@ def test_all_checks_run_and_write_what_they_saw(tmp_path: Path, monkeypatch: pyt
     gpu = SimulatedGpu(0, MigModel.H100_80, SystemClock())
     gpu.start_process(4_000_000, 1 << 30)
     library = NvmlLibrary(SimulatedNvml([gpu], SystemClock()))
-    status = gpu_checks.run(library, library.gpus()[0], tmp_path / "gpu", MPS_STAND_IN, seconds=0.1, suites=False)
+    # The stand-in for torch has no networks: weights are moved by the real one, over a simulated device.
+    parking = ("env", f"PYTHONPATH={ROOT}", *gpu_parking.COMMAND, "--simulate")
+    page = tmp_path / "gpu"
+    status = gpu_checks.run(library, library.gpus()[0], page, MPS_STAND_IN, seconds=0.1, suites=False, parking=parking)
     written = json.loads((tmp_path / "gpu.json").read_text())
     found = {one["name"]: (one["ok"], one["seen"]) for one in written["findings"]}
     # The simulated driver knows nothing of the stand-in's clients, and a p99 of this machine is no verdict.
     expected = {"driver lists the worker as an MPS client", "kill -9 of a neighbour"}
     assert {name for name, (ok, _) in found.items() if ok is False} <= expected, found
     assert found["static SM partitions"][0] is None
-    assert len(found) == 17
+    assert len(found) == 20
+    assert "the same answers" in found["parked weights come back"][1]
+    assert "out of memory" in found["waking without room is refused and can be done later"][1]
     assert status == 1
     assert "| MPS share 25 % | pass | 32 of 132 SMs" in (tmp_path / "gpu.md").read_text()
 

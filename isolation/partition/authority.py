@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from isolation.partition.journal import Journal, Phase
-from isolation.partition.ledger import Account, account, objection
+from isolation.partition.ledger import Account, account, objection, resting
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
 from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
@@ -48,6 +48,7 @@ class DeviceAuthority:
         self._locks = {device.id: threading.RLock() for device in devices}
         self._turns = Turns(self._devices)
         self._restrictions = Restrictions()
+        self._resting: set[str] = set()
 
     def partitions(self, device_id: str | None = None) -> tuple[Partition, ...]:
         """Everything that is given out, in whatever phase."""
@@ -56,7 +57,7 @@ class DeviceAuthority:
 
     def account(self, device_id: str) -> Account:
         """What is given out of a device."""
-        return account(self.partitions(device_id))
+        return account(self._taken(device_id))
 
     def observe(self, device_id: str, reason: str) -> None:
         """From now on what stands on the device is used, and nothing on it is made or destroyed."""
@@ -145,6 +146,27 @@ class DeviceAuthority:
                     self._restrictions.note(partition.device_id, error)
                     raise
             self._journal.remove(partition_id)
+            self._resting.discard(partition_id)
+
+    def rest(self, partition_id: str) -> None:
+        """All weights in a partition are parked: what it had is free for others until `rouse`. Unknown ids are fine."""
+        entry = self._journal.entries.get(partition_id)
+        if entry is not None:
+            with self._lock(entry.partition.device_id):
+                self._resting.add(partition_id)
+
+    def rouse(self, partition_id: str) -> None:
+        """Gives a resting partition back what it had; one that does not rest is fine.
+
+        Raises:
+            NotReady: Others have it by now.
+        """
+        entry = self._journal.entries.get(partition_id)
+        if entry is None or partition_id not in self._resting:
+            return
+        with self._lock(entry.partition.device_id):
+            self._check_room(entry.partition, (partition_id,))
+            self._resting.discard(partition_id)
 
     def layout_changed(self, device_id: str) -> tuple[str, ...]:
         """A GPU's MIG layout may have been changed by somebody else; returns what of ours is gone."""
@@ -217,13 +239,17 @@ class DeviceAuthority:
 
     def _check_room(self, partition: Partition, leaving: Collection[str]) -> None:
         device = self._device(partition.device_id)
-        reason = objection(device, self.partitions(device.id), partition, self._time_shared, leaving)
+        reason = objection(device, self._taken(device.id), partition, self._time_shared, leaving)
         if reason is not None:
             raise NotReady(
                 f"partition {partition.id} has no place on {partition.device_id}: {reason}",
                 reason=Reason.NO_PLACE,
                 fields={"partition": partition.id, "device": partition.device_id},
             )
+
+    def _taken(self, device_id: str) -> list[Partition]:
+        """What is given out of a device, resting partitions as they are reckoned."""
+        return [resting(p) if p.id in self._resting else p for p in self.partitions(device_id)]
 
     def _partitioner(self, partition: Partition) -> Partitioner:
         found = self._partitioners.get((partition.device_id, partition.kind))

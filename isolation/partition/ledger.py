@@ -5,6 +5,9 @@ mps       shares add up to at most 100 %, memory caps to at most the device's me
 mig       each slot once (the geometry itself is the driver's to judge); not beside MPS shares
 cpuset    each core once, and memory caps to at most the device's memory, unless it may be shared in time
 
+A partition *rests* while all weights in it are parked in host memory: its processes hold their contexts and compute
+nothing, so it takes no share and little memory; its slot it keeps.
+
 Shared in time, a CPU's caps are ceilings and no reservations: whoever places replicas keeps the account of memory.
 A partition that takes over from another may overlap with it until it has.
 """
@@ -12,7 +15,7 @@ A partition that takes over from another may overlap with it until it has.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isolation.partition.mig import slot_of
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
@@ -21,6 +24,17 @@ _KINDS = {
     DeviceKind.CPU: {PartitionKind.WHOLE, PartitionKind.CPUSET},
     DeviceKind.GPU: {PartitionKind.WHOLE, PartitionKind.MPS, PartitionKind.MIG},
 }
+
+
+RESTING_BYTES = 512 << 20
+"""Device memory reckoned for the context of a process whose weights are parked, and for what libraries keep beside it;
+`benchmarks/gpu_checks.py` shows what it is on a GPU."""
+
+
+def resting(partition: Partition) -> Partition:
+    """What a partition takes of its device while it rests."""
+    held = min(partition.memory_bytes or RESTING_BYTES, RESTING_BYTES)
+    return replace(partition, share_percent=0, memory_bytes=held)
 
 
 @dataclass(frozen=True, slots=True)

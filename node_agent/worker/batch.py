@@ -117,7 +117,7 @@ class Replica:
         try:
             outputs = self.model.run(_merge(requests), rows)
         except RuntimeError as failure:
-            raise _device_error(failure) from failure
+            raise device_error(failure) from failure
         start = 0
         for entry, request in zip(group, requests, strict=True):
             mine = outputs
@@ -154,7 +154,8 @@ def _out_of_memory(failure: Exception) -> bool:
     return isinstance(failure, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _device_error(failure: RuntimeError) -> Exception:
+def device_error(failure: RuntimeError) -> Exception:
+    """What a failure of the framework is: itself, or the end of this process."""
     text = str(failure)
     if ("CUDA error" in text or "device-side assert" in text) and "out of memory" not in text:
         return DeviceLost(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isolation.engine import Array, Artifact, check_options
+from isolation.engine import Array, Artifact, Moved, check_options
 from partywall.domain.models import Signature
 
 
@@ -18,6 +18,16 @@ class IdentityModel:
 
     def run(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
         return inputs
+
+    def park(self) -> Moved:
+        """As `isolation.engine.Parkable`: it holds nothing, on any device."""
+        return Moved()
+
+    def wake(self) -> Moved:
+        return Moved()
+
+    def discard(self) -> None:
+        return
 
 
 class IdentityEngine:

@@ -6,19 +6,24 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from node_agent import frames
 from node_agent.arena import INLINE_BYTES, Arena, Ring
 from node_agent.worker import engines
 from node_agent.worker.batch import DeviceLost, Item, Outcome, Replica, classify
 from node_agent.worker.loader import open_artifact
+from node_agent.worker.shelf import Shelf
 from partywall.domain.fleet import DeviceKind
 from partywall.errors import InternalError, NotReady, PartywallError
 from partywall.memory import TRIM_EVERY_S, trim
 from partywall.sealed import wipe
 from partywall.v1 import models_pb2, worker_pb2
 from partywall.wire import convert
+
+if TYPE_CHECKING:
+    from node_agent.worker.device_memory import DeviceMemory
 
 _READ_BYTES = 256 << 10
 _IDLE_S = 2
@@ -27,10 +32,16 @@ EXIT_DEVICE = 71
 
 
 class Worker:
-    """Serves one agent over one socket until it says stop, or is gone."""
+    """Serves one agent over one socket until it says stop, or is gone. `memory`: as of `engines.create`."""
 
     def __init__(
-        self, sock: socket.socket, inbox: Arena, outbox: Arena, modules: tuple[str, ...], device_kind: DeviceKind
+        self,
+        sock: socket.socket,
+        inbox: Arena,
+        outbox: Arena,
+        modules: tuple[str, ...],
+        device_kind: DeviceKind,
+        memory: Callable[[], DeviceMemory] | None = None,
     ) -> None:
         self._socket = sock
         self._inbox = inbox
@@ -39,7 +50,8 @@ class Worker:
         self._modules = modules
         self._device_kind = device_kind
         self._replicas: dict[int, Replica] = {}
-        self._parked: dict[int, Replica] = {}
+        self._memory = memory
+        self._shelf = Shelf(device_kind)
         self._untrimmed = True
         self._trim_at_s = 0.0
 
@@ -90,13 +102,11 @@ class Worker:
             self._load(message.load)
         elif kind == "unload":
             self._replicas.pop(message.unload.handle, None)
-            self._parked.pop(message.unload.handle, None)
+            self._shelf.drop(message.unload.handle)
+            self._give_back()
             self._send(worker_pb2.FromWorker(unloaded=message.unload.handle))
         elif kind == "park":
-            handle = message.park.handle
-            if handle in self._replicas:
-                self._parked[handle] = self._replicas.pop(handle)
-            self._send(worker_pb2.FromWorker(unloaded=handle))
+            self._park(message.park.handle)
         else:
             return False
         return True
@@ -153,11 +163,17 @@ class Worker:
         try:
             if request.handle in self._replicas:
                 raise InternalError(f"replica {request.handle} is loaded already")
-            model = self._parked.pop(request.handle, None) or self._model(request, key)
+            if request.handle in self._shelf:
+                model, moved = self._shelf.wake(request.handle)
+                result.woken_bytes, result.wake_seconds = moved.size_bytes, moved.seconds
+            else:
+                model = self._model(request, key)
             self._replicas[request.handle] = model
             result.ok = True
             result.signature.CopyFrom(convert.signature_to_proto(model.model.signature))
             result.memory_bytes = model.model.memory_bytes
+        except DeviceLost:
+            raise
         except Exception as failure:
             # Whatever a tenant's files do to a library, the worker answers and lives on.
             result.error.CopyFrom(convert.error_to_proto(classify(failure, "loading")))
@@ -166,9 +182,25 @@ class Worker:
         result.load_seconds = time.monotonic() - started_s
         self._send(worker_pb2.FromWorker(loaded=result))
 
+    def _park(self, handle: int) -> None:
+        replica = self._replicas.pop(handle, None)
+        if replica is None:
+            result = worker_pb2.ParkResult(handle=handle, reason="nothing is loaded under its handle")
+        else:
+            result = self._shelf.park(handle, replica)
+            del replica
+            if not result.kept:
+                self._give_back()
+        self._send(worker_pb2.FromWorker(parked=result))
+
+    def _give_back(self) -> None:
+        """What was unloaded is free for other processes, not only for this one's next load."""
+        if self._device_kind is DeviceKind.GPU and self._memory is not None and "torch" in sys.modules:
+            self._memory().release()
+
     def _model(self, request: worker_pb2.LoadReplica, key: bytearray) -> Replica:
         manifest: models_pb2.Manifest = request.manifest
-        engine = engines.create(manifest.engine, self._modules, self._device_kind)
+        engine = engines.create(manifest.engine, self._modules, self._device_kind, self._memory)
         with open_artifact(request, key) as artifact:
             model = engine.load(artifact, dict(manifest.options), manifest.max_batch)
         return Replica(model, request.model, str(request.version))

@@ -19,7 +19,9 @@ import torch
 
 from isolation.engine import Array, Artifact, check_options
 from node_agent.worker.contents import DTYPES
-from node_agent.worker.tensors import choose_device, module_bytes, to_numpy, to_torch
+from node_agent.worker.device_memory import DeviceMemory, open_memory
+from node_agent.worker.moving import MovableWeights
+from node_agent.worker.tensors import module_bytes, to_numpy, to_torch
 from node_agent.worker.weights import load_weights
 from partywall.domain.fleet import DeviceKind
 from partywall.domain.models import Signature, TensorSpec
@@ -50,13 +52,15 @@ class Architecture:
 
 
 class ModuleEngine:
-    """Loads one registered architecture with the weights of an artifact."""
+    """Loads one registered architecture with the weights of an artifact. `memory`: where to; None: the device's own."""
 
     name = "module"
 
-    def __init__(self, modules: Sequence[str], device_kind: DeviceKind) -> None:
+    def __init__(
+        self, modules: Sequence[str], device_kind: DeviceKind, memory: Callable[[], DeviceMemory] | None = None
+    ) -> None:
         self._modules = tuple(modules)
-        self._device_kind = device_kind
+        self._memory = memory or (lambda: open_memory(device_kind))
 
     def load(self, artifact: Artifact, options: Options, max_batch: int) -> _NetworkModel:
         """Needs the option `architecture` and one or more .safetensors files with exactly its tensors."""
@@ -78,22 +82,22 @@ class ModuleEngine:
         architecture = registered[name]
         check_options(f"module {name}", options, architecture.options | {_ARCHITECTURE})
         network = fill(lambda: architecture.build(options), load_weights(artifact), name)
-        device = choose_device(self._device_kind)
-        network.eval().requires_grad_(False).to(device)
+        memory = self._memory()
+        memory.place(network.eval().requires_grad_(False))
         signature = Signature(
             inputs=_specs(architecture.inputs, options),
             outputs=_specs(architecture.outputs, options),
             max_batch=_max_batch(architecture.max_batch, max_batch),
         )
-        model = _NetworkModel(network, signature, device)
+        model = _NetworkModel(network, signature, memory)
         model.check(name)
         return model
 
 
-class _NetworkModel:
-    def __init__(self, network: torch.nn.Module, signature: Signature, device: torch.device) -> None:
-        self._network = network
-        self._device = device
+class _NetworkModel(MovableWeights):
+    def __init__(self, network: torch.nn.Module, signature: Signature, memory: DeviceMemory) -> None:
+        super().__init__(network, memory)
+        self._device = memory.device
         self._names = [spec.name for spec in signature.inputs]
         self.signature = signature
         self.memory_bytes = module_bytes(network)

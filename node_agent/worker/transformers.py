@@ -7,7 +7,7 @@ weights become the decrypted tensors themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 from tokenizers import Tokenizer
 
 from isolation.engine import Array, Artifact, check_options
-from node_agent.worker.tensors import choose_device, module_bytes, to_numpy
+from node_agent.worker.device_memory import DeviceMemory, open_memory
+from node_agent.worker.moving import MovableWeights
+from node_agent.worker.tensors import module_bytes, to_numpy
 from node_agent.worker.text_artifact import (
     OPTIONS,
     Settings,
@@ -34,12 +36,12 @@ _DEFAULT_MAX_BATCH = 32
 
 
 class TransformersEngine:
-    """Text in, embeddings or labels out. Options: docs/engines.md."""
+    """Text in, embeddings or labels out. Options: docs/engines.md. `memory`: as of the module engine."""
 
     name = "transformers"
 
-    def __init__(self, device_kind: DeviceKind) -> None:
-        self._device_kind = device_kind
+    def __init__(self, device_kind: DeviceKind, memory: Callable[[], DeviceMemory] | None = None) -> None:
+        self._memory = memory or (lambda: open_memory(device_kind))
 
     def load(self, artifact: Artifact, options: Mapping[str, str], max_batch: int) -> _TextModel:
         """Needs config.json, tokenizer.json and one or more .safetensors files."""
@@ -49,25 +51,26 @@ class TransformersEngine:
         settings = read_settings(artifact, options, config_json, config)
         tokenizer = read_tokenizer(artifact, settings.max_length)
         module = make_module(config, settings, load_weights(artifact))
-        device = choose_device(self._device_kind)
-        module.eval().requires_grad_(False).to(device)
+        memory = self._memory()
+        memory.place(module.eval().requires_grad_(False))
         kind = _Classifier if settings.task == "classification" else _Embedder
-        model = kind(module, tokenizer, settings, device, max_batch or _DEFAULT_MAX_BATCH)
+        model = kind(module, tokenizer, settings, memory, max_batch or _DEFAULT_MAX_BATCH)
         # Finds out here, not at the first request, that the pieces do not fit; and warms what is made lazily.
         model.run({"text": np.array([b"ready"], dtype=object)}, 1)
         return model
 
 
-class _TextModel(ABC):
+class _TextModel(MovableWeights, ABC):
     """What the tasks share: rows of text to padded token ids, and the forward pass."""
 
     def __init__(
-        self, module: Any, tokenizer: Tokenizer, settings: Settings, device: torch.device, max_batch: int
+        self, module: Any, tokenizer: Tokenizer, settings: Settings, memory: DeviceMemory, max_batch: int
     ) -> None:
+        super().__init__(module, memory)
         self._module = module
         self._tokenizer = tokenizer
         self._settings = settings
-        self._device = device
+        self._device = memory.device
         self._pad_id = int(getattr(module.config, "pad_token_id", 0) or 0)
         self.memory_bytes = module_bytes(module)
         self.signature = Signature(

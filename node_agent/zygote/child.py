@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from isolation import sandbox
 from node_agent.arena import Arena
@@ -22,6 +22,9 @@ from partywall.domain.fleet import DeviceKind, Partition, PartitionKind
 from partywall.errors import InternalError, PartywallError, Unsupported
 from partywall.v1 import fleet_pb2, worker_pb2
 from partywall.wire import convert
+
+if TYPE_CHECKING:
+    from node_agent.worker.device_memory import DeviceMemory
 
 _ENVIRONMENT_PREFIXES = ("CUDA_", "NVIDIA_")
 
@@ -57,7 +60,13 @@ def _run(request: worker_pb2.SpawnWorker, sock: socket.socket, arenas: tuple[Are
     partition = convert.partition_from_proto(request.partition)
     device_kind = DeviceKind[fleet_pb2.DeviceKind.Name(request.device_kind).removeprefix("DEVICE_KIND_")]
     modules = tuple(request.modules)
-    worker = Worker(sock, arenas[0], arenas[1], modules, device_kind)
+
+    def memory() -> DeviceMemory:
+        from node_agent.worker.device_memory import open_memory
+
+        return open_memory(device_kind, partition)
+
+    worker = Worker(sock, arenas[0], arenas[1], modules, device_kind, memory)
     try:
         _set_environment(dict(request.environment), device_kind)
         enter_partition(partition, device_kind)

@@ -94,7 +94,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """What an agent reports of one placement."""
+    """What an agent reports of one placement. A parked one is `STOPPED` with the host memory that its weights hold in
+    `memory_bytes`; 0: they are gone, and `reason` says why."""
 
     placement_id: str
     state: ReplicaState
@@ -106,3 +107,7 @@ class ReplicaStatus:
     wall: str = ""
     restarts: int = 0
     permanent: bool = False
+    wake_seconds: float = 0.0
+    """What it takes to bring parked weights back onto their device, as the last time showed, or parking where there was
+    none; 0.0 where nothing moves. `wake_bytes` is how much is copied."""
+    wake_bytes: int = 0

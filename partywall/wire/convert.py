@@ -196,6 +196,8 @@ def observed_to_proto(status: fleet.ReplicaStatus) -> agent_link_pb2.Observed:
         wall=status.wall,
         restarts=status.restarts,
         permanent=status.permanent,
+        wake_seconds=status.wake_seconds,
+        wake_bytes=status.wake_bytes,
     )
 
 
@@ -211,6 +213,8 @@ def observed_from_proto(message: agent_link_pb2.Observed) -> fleet.ReplicaStatus
         wall=message.wall,
         restarts=message.restarts,
         permanent=message.permanent,
+        wake_seconds=message.wake_seconds,
+        wake_bytes=message.wake_bytes,
     )
 
 

@@ -88,7 +88,7 @@ class Holdings:
 
 def waiting(scene: Scene, steps: Sequence[Step]) -> list[Want]:
     """Versions without a place, and replicas that were decided for and have none."""
-    placed = {(p.model_id, p.version) for p in scene.catalog.placements()}
+    placed = {(p.model_id, p.version) for p in scene.catalog.placements() if not p.parked}
     out: list[Want] = []
     for entry in scene.catalog.models():
         tenant = scene.catalog.tenant(entry.model.tenant_id)

@@ -208,6 +208,7 @@ class Membership:
             message.pid = status.pid
             message.memory_bytes = status.memory_bytes
             message.load_seconds = status.load_seconds
+            message.wake_seconds, message.wake_bytes = status.wake_seconds, status.wake_bytes
             message.wall = status.wall
             message.restarts = status.restarts
         return message
@@ -219,7 +220,8 @@ class Membership:
 
 def _remember(session: AgentSession, message: link.Observed) -> None:
     """Keeps what an agent said: a process that follows hears of a replica before it reads of its placement."""
-    if message.state == fleet_pb2.REPLICA_STATE_STOPPED:
+    # One that stopped and still holds memory is parked.
+    if message.state == fleet_pb2.REPLICA_STATE_STOPPED and not message.memory_bytes:
         session.observed.pop(message.placement_id, None)
     else:
         session.observed[message.placement_id] = message

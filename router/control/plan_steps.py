@@ -25,6 +25,8 @@ class Step:
     place: str = ""
     blocked: str = ""
     seen: Observed | None = None
+    wake_bytes_per_s: float = 0.0
+    """At which its weights came back from host memory; 0.0: they never did."""
 
     @property
     def action(self) -> str:
@@ -60,6 +62,7 @@ def inputs(step: Step) -> dict[str, str]:
         "replicas_ready": str(step.ready),
         "load_seconds": f"{step.version.load_seconds:.3f}",
         "load_bytes_per_s": f"{_load_rate(step.version):.0f}",
+        "wake_bytes_per_s": f"{step.wake_bytes_per_s:.0f}",
         "memory_bytes": str(step.version.memory_bytes),
     }
 

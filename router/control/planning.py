@@ -19,6 +19,7 @@ from partywall.domain.models import Version
 from partywall.domain.placements import Decision
 from partywall.errors import PartywallError
 from router.control.catalog import ModelEntry
+from router.control.coming_back import wake_rates
 from router.control.observing import Counters, Counts, Observer
 from router.control.passes.replicas import find_place
 from router.control.plan_steps import Step, alternatives, inputs
@@ -152,10 +153,12 @@ class LivePlanner:
         self, now_s: float, observed: Mapping[str, Observed], planned: Sequence[tuple[ModelEntry, Version]]
     ) -> list[Step]:
         verdicts = self._scaler.decide(now_s, {e.model.id: observed[e.model.id] for e, _ in planned})
+        rates = wake_rates(self._scene.membership.replica_runtimes())
         steps = []
         for entry, version in planned:
-            seen = observed[entry.model.id]
-            step = Step(entry, version, seen.wanted, seen.ready, verdicts[entry.model.id], seen=seen)
+            seen, rate = observed[entry.model.id], rates.get((entry.model.id, version.number), 0.0)
+            verdict = verdicts[entry.model.id]
+            step = Step(entry, version, seen.wanted, seen.ready, verdict, seen=seen, wake_bytes_per_s=rate)
             if step.verdict.replicas > step.now:
                 step = self._placed(step)
             else:

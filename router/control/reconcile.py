@@ -19,7 +19,7 @@ from router.control.manoeuvres import Manoeuvres
 from router.control.membership import Membership
 from router.control.passes.nodes import record_nodes
 from router.control.passes.observed import record_observed, release_previous
-from router.control.passes.parking import park
+from router.control.passes.parking import give_way, park
 from router.control.passes.placing import place_missing
 from router.control.passes.replicas import match_replicas
 from router.control.passes.retire import MOVE_AFTER_S, retire
@@ -90,6 +90,8 @@ class Reconciler:
         await retire(scene, self.manoeuvres, self._move_after_s)
         await place_missing(scene)
         await match_replicas(scene)
+        # Whoever was placed just now finds the room that it was promised.
+        await give_way(scene, self._swap_bytes)
         withheld = self._desired.withheld
         await record_observed(scene, {one: reason_of(error) for one, error in withheld.items()})
         await self.events.write()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from isolation.trust import Resident
 from partywall.clock import Clock
+from partywall.domain.fleet import Device, DeviceKind, ReplicaState
 from partywall.domain.models import Version, VersionState
 from partywall.domain.placements import Alternative, Decision, Placement, ShareBy
 from partywall.domain.tenants import Tenant
@@ -77,8 +78,25 @@ class Scene:
         return [NodeView(s.node, self.membership.devices(s.node)) for s in self.membership.sessions()]
 
     def standings(self) -> list[Standing]:
-        """All placements with their owners and the work that waits for them; parked ones give way and do not count."""
-        return [s for p in self.catalog.placements() if not p.parked and (s := self.standing(p)) is not None]
+        """All placements with their owners and the work that waits for them. Parked ones give way and do not count, as
+        soon as their weights have left their device."""
+        return [s for p in self.catalog.placements() if not self.off_device(p) and (s := self.standing(p)) is not None]
+
+    def off_device(self, placement: Placement) -> bool:
+        """Whether a placement is parked and holds no device memory worth speaking of; on a CPU it gives way at once."""
+        if not placement.parked:
+            return False
+        device = self.device(placement)
+        if device is None or device.kind is not DeviceKind.GPU:
+            return True
+        runtime = self.membership.replicas_by_id.get(placement.id)
+        status = runtime.status if runtime is not None else None
+        return status is not None and status.state is ReplicaState.STOPPED
+
+    def device(self, placement: Placement) -> Device | None:
+        """Where a placement stands; None while its node is away."""
+        devices = self.membership.devices(placement.node)
+        return next((d for d in devices if d.id == placement.partition.device_id), None)
 
     def standing(self, placement: Placement) -> Standing | None:
         tenant = self.catalog.tenant(placement.tenant_id)

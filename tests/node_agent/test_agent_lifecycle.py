@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node_agent.lifecycle import hopeless
+from node_agent.replica_life import hopeless
 from partywall.errors import (
     ArtifactRefused,
     DataLoss,

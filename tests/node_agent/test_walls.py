@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from worker_support import until, writable_for_coverage, zygote
 
+from isolation.partition.ledger import RESTING_BYTES
 from isolation.partition.partitioner import Observation, WorkerConfinement
 from isolation.sandbox import SandboxPolicy
 from node_agent.node import OpenNode, open_node
 from node_agent.settings import AgentSettings
-from node_agent.walls import Walls, compare
+from node_agent.wall_checks import compare
+from node_agent.walls import Walls
 from node_agent.workers import WorkerHandle
 from node_agent.zygote.client import ZygoteClient
 from partywall.clock import VirtualClock
@@ -236,3 +238,55 @@ SEEN = Observation(7, (0,), 1, 1 << 29, 32, "GPU-1", None, True)
 )
 def test_comparisons(device: Device, partition: Partition, seen: Observation, wrong: list[str]) -> None:
     assert [c.what for c in compare(device, partition, seen, None) if not c.ok] == wrong
+
+
+async def test_parked_weights_leave_their_share_to_others_until_they_wake(
+    h100: OpenNode, tmp_path: Path, forks: ZygoteClient
+) -> None:
+    kept = walls(h100, forks, tmp_path)
+    kept.desired({"a": "", "b": ""})
+    device = h100.devices[0].id
+    first, second = await asyncio.gather(
+        kept.spawn("w1", share(h100, "a", 60, 20 << 30)), kept.spawn("w2", share(h100, "a", 60, 20 << 30))
+    )
+    await kept.rest("w1")
+    assert h100.authority.account(device).share_percent == 60, "another worker of the partition computes"
+    await second.stop(5.0)
+    await until(lambda: h100.authority.account(device).share_percent == 0, "the partition rests")
+    assert h100.authority.account(device).memory_bytes == RESTING_BYTES
+    other = await kept.spawn("w3", share(h100, "b", 60, 20 << 30))
+    with pytest.raises(NotReady, match="120 %"):
+        await kept.rouse("w1")
+    await other.stop(5.0)
+    kept.desired({"a": ""})
+    await until(lambda: {p.id for p in h100.authority.partitions()} <= {"a", "b"}, "nobody is in the other")
+    h100.authority.release("b")
+    await kept.rouse("w1")
+    assert h100.authority.account(device).share_percent == 60
+    await kept.rouse("w1")
+    await kept.rouse("nobody")
+    await first.stop(5.0)
+
+
+async def test_another_worker_in_a_resting_partition_ends_its_rest(
+    h100: OpenNode, tmp_path: Path, forks: ZygoteClient
+) -> None:
+    kept = walls(h100, forks, tmp_path)
+    kept.desired({"a": ""})
+    device = h100.devices[0].id
+    first = await kept.spawn("w1", share(h100, "a", 60))
+    await kept.rest("w1")
+    assert h100.authority.account(device).share_percent == 0
+    second = await kept.spawn("w2", share(h100, "a", 60))
+    assert h100.authority.account(device).share_percent == 60
+    await asyncio.gather(first.stop(5.0), second.stop(5.0))
+
+
+async def test_on_a_cpu_parked_weights_stay_where_they_are(tmp_path: Path, forks: ZygoteClient) -> None:
+    node = opened(tmp_path)
+    kept = walls(node, forks, tmp_path)
+    kept.desired({"p": ""})
+    worker = await kept.spawn("w1", cpuset(memory=1 << 30))
+    await kept.rest("w1")
+    assert node.authority.account("cpu").memory_bytes == 1 << 30
+    await worker.stop(5.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from fleet_world import GIB, FleetWorld, cpu
 
-from partywall.domain.fleet import DeviceKind, ReplicaState, ReplicaStatus
+from partywall.domain.fleet import ReplicaState, ReplicaStatus
 from partywall.domain.models import VersionState
 from partywall.domain.tenants import TrustPolicy
 from router.control.partition_views import outcome_view
@@ -121,9 +121,8 @@ async def test_trust_goes_before_parked_weights(world: SwapWorld) -> None:
     assert "trust" in world.swaps("vit")[0]
 
 
-async def test_tenants_that_share_workers_and_gpus_do_not_park(world: SwapWorld) -> None:
+async def test_tenants_that_share_workers_do_not_park(world: SwapWorld) -> None:
     await world.model("many", "both", trust_policy=TrustPolicy.SHARED)
-    world.join("g1", replace(cpu(name="gpu0"), kind=DeviceKind.GPU, cores=(), compute_units=132))
     await world.passes(3)
     await world.wish("both", resident=False)
     await world.passes(2)

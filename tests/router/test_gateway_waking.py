@@ -63,6 +63,15 @@ async def test_who_cannot_wait_so_long_is_told_at_once_and_it_is_woken() -> None
     await settle()
 
 
+async def test_parked_weights_are_waited_for_where_a_load_would_take_too_long() -> None:
+    loader = Loader()
+    waker = Waker(loader, ready_in_s=lambda version: 0.01)
+    waiting = asyncio.create_task(waker.wake(TENANT, "echo", replace(COLD, load_seconds=4.0), 0.5))
+    await settle()
+    loader.done.set_result(None)
+    await waiting
+
+
 async def test_a_deadline_that_passes_leaves_the_wish() -> None:
     loader = Loader()
     waker = Waker(loader)

@@ -199,6 +199,8 @@ def _replica_row(replica: fleet_pb2.Replica) -> dict[str, Any]:
         "reason": replica.reason,
         "memory_bytes": replica.memory_bytes,
         "load_seconds": round(replica.load_seconds, 3),
+        "wake_seconds": round(replica.wake_seconds, 4),
+        "wake_bytes": replica.wake_bytes,
         "queued": replica.queued,
         "in_flight": replica.in_flight,
         "wall": replica.wall,

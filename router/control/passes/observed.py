@@ -17,6 +17,8 @@ async def record_observed(scene: Scene, withheld: Mapping[str, str] = MappingPro
     """`withheld`: why placements are not loaded at all, by placement."""
     by_version: dict[tuple[str, int], list[Replica]] = {}
     for replica in scene.membership.replica_runtimes():
+        if replica.placement.parked:
+            continue  # `parking` says how it stands with one that is wanted again
         key = (replica.placement.model_id, replica.placement.version)
         by_version.setdefault(key, []).append(replica)
     for entry in scene.catalog.models():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isolation.partition.ledger import account, objection
+from isolation.partition.ledger import RESTING_BYTES, account, objection, resting
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 
 GPU = Device("g", DeviceKind.GPU, "H100", 100, 132)
@@ -51,6 +51,18 @@ def test_objections(device: Device, standing: list[Partition], new: Partition, w
 
 def test_cores_may_be_time_shared_when_the_operator_says_so() -> None:
     assert objection(CPU, [cpuset("a", (0, 1))], cpuset("b", (0, 1)), time_shared=True) is None
+
+
+def test_a_resting_partition_takes_no_share_and_little_memory_but_keeps_its_slot() -> None:
+    capped = mps("a", 60, 8 * RESTING_BYTES)
+    assert (resting(capped).share_percent, resting(capped).memory_bytes) == (0, RESTING_BYTES)
+    assert resting(mps("a", 60, 5)).memory_bytes == 5
+    assert resting(mps("a", 60)).memory_bytes == RESTING_BYTES
+    large = Device("g", DeviceKind.GPU, "H100", 10 * RESTING_BYTES, 132)
+    assert objection(large, [capped], mps("b", 60), time_shared=True) is not None
+    assert objection(large, [resting(capped)], mps("b", 60, 9 * RESTING_BYTES), time_shared=True) is None
+    assert "memory caps" in str(objection(large, [resting(capped)], mps("b", 60, 10 * RESTING_BYTES), time_shared=True))
+    assert objection(GPU, [resting(MIG)], Partition("x/mig-9-4", PartitionKind.MIG, "g"), time_shared=True) is not None
 
 
 candidates = st.one_of(
