@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from partywall.errors import InvalidInput
+from partywall.errors import InternalError, InvalidInput
 
+EPSILON_GB = 1e-9
 Batch = Sequence[int]
 """Requests of one model, by number."""
 
@@ -60,6 +61,19 @@ class Device:
         self.lanes: list[int] = []
         self.up = True
 
+    def hold(self, weights_gb: float) -> None:
+        """Takes memory for weights; `InternalError` when there is too little."""
+        if self.free_gb + EPSILON_GB < weights_gb:
+            raise InternalError(f"a device has {self.free_gb:.3f} GB free and was given weights of {weights_gb:.3f} GB")
+        self.free_gb -= weights_gb
+
+    def clear(self, memory_gb: float, *, up: bool) -> None:
+        """It went away, or came (back) empty."""
+        self.up = up
+        self.copying = -1
+        self.resident = set()
+        self.free_gb = memory_gb if up else 0.0
+
 
 class Lane:
     """What runs one batch at a time: `left_s` solo seconds of it were left at `since_s`, at `slowdown` from there."""
@@ -77,3 +91,14 @@ class Lane:
         self.left_s = 0.0
         self.since_s = 0.0
         self.slowdown = 1.0
+
+
+def repaced(running: Sequence[Lane], pace: Pace, now: float) -> list[float]:
+    """Settles what the lanes that run on one device have done so far, and when each will be done beside the others."""
+    finishes: list[float] = []
+    slowdowns = pace.slowdowns([(lane.model, lane.share) for lane in running])
+    for lane, slowdown in zip(running, slowdowns, strict=True):
+        lane.left_s = max(0.0, lane.left_s - (now - lane.since_s) / lane.slowdown)
+        lane.since_s, lane.slowdown = now, slowdown
+        finishes.append(now + lane.left_s * slowdown)
+    return finishes

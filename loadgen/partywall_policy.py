@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from loadgen.world import Batch, World
 from router.policy.catalog import Traffic
 from router.policy.pool import Pool, PoolLimits
+from router.policy.rehearsal import Effort, improved
 from router.policy.replication import first_plan
 from router.policy.schedule import DeviceSchedule
 
@@ -14,22 +15,27 @@ from router.policy.schedule import DeviceSchedule
 class PartywallPolicy:
     """Hands the world's events to `Pool` and the pool's decisions to the world."""
 
-    def __init__(self, traffic: Sequence[Traffic], limits: PoolLimits | None = None) -> None:
+    def __init__(
+        self, traffic: Sequence[Traffic], limits: PoolLimits | None = None, effort: Effort | None = None
+    ) -> None:
         self._traffic = traffic
         self._limits = limits
+        self._effort = effort
 
     def begin(self, world: World) -> None:
         self._world = world
         hardware = world.hardware
         schedules = [DeviceSchedule(d, world.models, hardware.memory_gb) for d in range(hardware.devices)]
-        for device, residents in enumerate(
-            first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)
-        ):
+        limits = self._limits or PoolLimits(batching=world.batching, swap=world.swap)
+        plan = first_plan(world.models, self._traffic, hardware.devices, hardware.memory_gb)
+        if not limits.swap:
+            # Nothing will mend the plan later: it is worth more thought.
+            plan = improved(world.models, self._traffic, plan, hardware.memory_gb, self._effort)
+        for device, residents in enumerate(plan):
             for model in residents:
                 world.place(device, model)
                 schedules[device].ready_s[model] = 0.0
                 schedules[device].free_gb -= world.models[model].weights_gb
-        limits = self._limits or PoolLimits(batching=world.batching, swap=world.swap)
         self._pool = Pool(world.models, self._traffic, schedules, hardware.load_gb_per_s, self, limits)
 
     def arrived(self, now: float, request: int, model: int, deadline: float) -> None:

@@ -4,7 +4,7 @@ Rules. A device runs one batch at a time per lane (one lane unless a policy cuts
 to run and memory must be free before a load begins. A device has one copy engine: one load at a time, weights / rate
 long, beside the computing of other resident models. What is resident at time zero was loaded for free. A model that
 is running or loading cannot be evicted. A policy that breaks a rule ends the run with `InternalError`.
-With a `Pace` a batch runs as slowly as those that run beside it on the device make it, from moment to moment.
+With a `Pace` a batch runs as slowly as those beside it on the device make it, from moment to moment.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Sequence
-from typing import Protocol
 
-from loadgen.hardware import Batch, Device, FleetChange, Hardware, Lane, Pace
+from loadgen.hardware import Batch, Device, FleetChange, Hardware, Lane, Pace, repaced
+from loadgen.scheduling import SchedulingPolicy
 from partywall.errors import InternalError
 from router.policy.catalog import ServedModel
 
@@ -22,32 +22,9 @@ __all__ = ["Batch", "FleetChange", "Hardware", "SchedulingPolicy", "World"]
 
 EPSILON_S = 1e-9
 """Rounding slack of the clock: a finish this little after its deadline is in time."""
-EPSILON_GB = 1e-9
 REFUSED = -1.0
 WAITING = -2.0
 _FINISH, _LOADED, _WAKE, _CHANGE = range(4)
-
-
-class SchedulingPolicy(Protocol):
-    """What the world tells a policy. Requests are numbers; times are seconds of the virtual clock."""
-
-    def begin(self, world: World) -> None:
-        """Cuts devices and places the free first loads (`world.place`)."""
-        ...
-
-    def arrived(self, now: float, request: int, model: int, deadline: float) -> None: ...
-
-    def finished(self, now: float, lane: int, model: int, batch: Batch) -> None: ...
-
-    def loaded(self, now: float, device: int, model: int) -> None: ...
-
-    def woken(self, now: float) -> None:
-        """A time asked for by `world.wake_at` has come."""
-        ...
-
-    def changed(self, now: float, device: int, up: bool, lost: Batch) -> None:
-        """A device went away with these requests running on it, or came (back) empty."""
-        ...
 
 
 class World:
@@ -81,8 +58,7 @@ class World:
         self._rng = random.Random(seed)
         self.now = 0.0
         self.busy_s = 0.0
-        self.loads = 0
-        self.preempted = 0
+        self.loads = self.preempted = 0
         self._service = [m.service_s for m in models]
         self._weights = [m.weights_gb for m in models]
         self._objective = [m.objective_s for m in models]
@@ -117,8 +93,9 @@ class World:
         """A free load of the first plan."""
         if self._started:
             raise InternalError("place() is for the first plan only; use load()")
-        self._take_memory(device, model)
-        self._devices[device].resident.add(model)
+        held = self._devices[device]
+        held.hold(self._weights[model])
+        held.resident.add(model)
 
     def lanes_of(self, device: int) -> Sequence[int]:
         return self._devices[device].lanes
@@ -155,7 +132,7 @@ class World:
         held = self._devices[device]
         if not self.swap or held.copying >= 0 or model in held.resident or not held.up:
             raise InternalError(f"device {device} cannot load model {model} at {self.now:.6f} s")
-        self._take_memory(device, model)
+        held.hold(self._weights[model])
         held.copying = model
         took = self._weights[model] / self.hardware.load_gb_per_s
         self.busy_s += took
@@ -251,14 +228,11 @@ class World:
     def _repace(self, device: int, asked: int = -1) -> float:
         """Who runs on a device has changed: settles what was done so far, and when each will be done now."""
         assert self._pace is not None  # noqa: S101 - callers have looked
-        now, end = self.now, 0.0
+        end = 0.0
         running = [n for n in self._devices[device].lanes if self._lanes[n].model >= 0]
-        slowdowns = self._pace.slowdowns([(self._lanes[n].model, self._lanes[n].share) for n in running])
-        for number, slowdown in zip(running, slowdowns, strict=True):
+        finishes = repaced([self._lanes[n] for n in running], self._pace, self.now)
+        for number, finish in zip(running, finishes, strict=True):
             lane = self._lanes[number]
-            lane.left_s = max(0.0, lane.left_s - (now - lane.since_s) / lane.slowdown)
-            lane.since_s, lane.slowdown = now, slowdown
-            finish = now + lane.left_s * slowdown
             lane.ticket = self._order = order = self._order + 1
             heapq.heappush(self._events, (finish, order, _FINISH, number, lane.model))
             if number == asked:
@@ -267,21 +241,9 @@ class World:
 
     def _change(self, policy: SchedulingPolicy, device: int, up: bool) -> None:
         held = self._devices[device]
-        lost: list[int] = []
-        for lane in held.lanes:
-            if self._lanes[lane].model >= 0:
-                lost += self.preempt(lane)
-        held.up = up
-        held.copying = -1
-        held.resident = set()
-        held.free_gb = self.hardware.memory_gb if up else 0.0
+        lost = [gone for lane in held.lanes if self._lanes[lane].model >= 0 for gone in self.preempt(lane)]
+        held.clear(self.hardware.memory_gb, up=up)
         policy.changed(self.now, device, up, lost)
-
-    def _take_memory(self, device: int, model: int) -> None:
-        held = self._devices[device]
-        if held.free_gb + EPSILON_GB < self._weights[model]:
-            raise InternalError(f"device {device} has no memory for model {model} at {self.now:.6f} s")
-        held.free_gb -= self._weights[model]
 
     def _push(self, at_s: float, kind: int, subject: int, detail: int) -> None:
         self._order += 1

@@ -9,57 +9,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from node_agent.fairness import FairClock, ShareAccount
+from node_agent.queue_lane import MOST_CANCELLED, BatchLimits, Lane, Queued
 from node_agent.settings import QueueDiscipline
-from partywall.domain.service_time import ServiceTime
 
-MOST_CANCELLED = 64
-"""So many, and more than half of a replica's queue, before the queue is made anew without them."""
-
-
-@dataclass(slots=True)
-class Queued:
-    """One waiting request. Times are seconds on the agent's monotonic clock.
-
-    `deadline_s` is when the caller stops waiting; `due_s` orders the queue: the earlier of the deadline and the
-    model's objective. Not frozen: it is made once per request on the hot road.
-    """
-
-    id: int
-    handle: int
-    rows: int
-    request: bytes | memoryview
-    arrived_s: float
-    deadline_s: float
-    due_s: float
-    context: object = None
-    cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """What one batch of a replica may hold. `max_rows` 1 switches batching off."""
-
-    max_rows: int = 1
-    max_bytes: int = 32 << 20
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The waiting requests of one replica."""
-
-    limits: BatchLimits
-    tenant: str = ""
-    service: ServiceTime = field(default_factory=ServiceTime)
-    heap: list[tuple[float, int, Queued]] = field(default_factory=list)
-    rows: int = 0
-    cancelled: int = 0
-    """Entries of the heap that nobody waits for any more."""
-    charged_s: deque[float] = field(default_factory=lambda: deque(maxlen=8))
-    """What was charged for batches that are not observed yet."""
+__all__ = ["MOST_CANCELLED", "Batch", "BatchLimits", "Queued", "WorkQueue"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +38,7 @@ class WorkQueue:
         self._discipline = discipline
         self._fair = FairClock()
         self._account = ShareAccount()
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._live: dict[int, Queued] = {}
         self._sequence = 0
 
@@ -98,7 +54,7 @@ class WorkQueue:
         self._account.set_weight(tenant, weight)
         lane = self._lanes.get(handle)
         if lane is None:
-            self._lanes[handle] = _Lane(limits, tenant)
+            self._lanes[handle] = Lane(limits, tenant)
         else:
             lane.limits = limits
 
@@ -116,7 +72,7 @@ class WorkQueue:
         if not any(other.tenant == lane.tenant for other in self._lanes.values()):
             self._fair.forget(lane.tenant)
             self._account.forget(lane.tenant)
-        waiting = [item for _, _, item in lane.heap if not item.cancelled]
+        waiting = lane.waiting()
         for item in waiting:
             self._live.pop(item.id, None)
         return waiting
@@ -143,16 +99,7 @@ class WorkQueue:
         item = self._live.pop(request_id, None)
         if item is None:
             return False
-        item.cancelled = True
-        # Behind requests that are due earlier it may lie here for long: what it held must not.
-        item.request = b""
-        lane = self._lanes[item.handle]
-        lane.rows -= item.rows
-        lane.cancelled += 1
-        if lane.cancelled > MOST_CANCELLED and 2 * lane.cancelled > len(lane.heap):
-            lane.heap = [entry for entry in lane.heap if not entry[2].cancelled]
-            heapq.heapify(lane.heap)
-            lane.cancelled = 0
+        self._lanes[item.handle].cancel(item)
         return True
 
     def observe(self, handle: int, rows: int, service_s: float, now_s: float) -> None:
@@ -173,16 +120,12 @@ class WorkQueue:
     def backlog_s(self, handle: int) -> float:
         """Expected seconds of work that waits for a replica, batched as it would run."""
         lane = self._lanes.get(handle)
-        if lane is None or not lane.rows:
-            return 0.0
-        full, rest = divmod(lane.rows, lane.limits.max_rows)
-        seconds = full * lane.service.mean_s(lane.limits.max_rows)
-        return seconds + (lane.service.mean_s(rest) if rest else 0.0)
+        return lane.backlog_s() if lane else 0.0
 
     def take(self, now_s: float) -> tuple[Batch | None, list[Queued]]:
         """The next batch (None: nothing can run) and the requests given up."""
         doomed: list[Queued] = []
-        soonest: dict[str, _Lane] = {}
+        soonest: dict[str, Lane] = {}
         for lane in self._lanes.values():
             self._prune(lane, now_s, doomed)
             if lane.heap:
@@ -201,7 +144,7 @@ class WorkQueue:
         self._account.spend(tenant, cost_s)
         return batch, doomed
 
-    def _longest_s(self, tenant: str, lane: _Lane) -> float:
+    def _longest_s(self, tenant: str, lane: Lane) -> float:
         if lane.limits.max_rows == 1 or len(lane.heap) == 1:
             return math.inf
         single_s: dict[str, float] = {}
@@ -209,7 +152,7 @@ class WorkQueue:
             single_s[each.tenant] = max(single_s.get(each.tenant, 0.0), each.service.mean_s(1))
         return self._account.longest_batch_s(tenant, single_s)
 
-    def _prune(self, lane: _Lane, now_s: float, doomed: list[Queued]) -> None:
+    def _prune(self, lane: Lane, now_s: float, doomed: list[Queued]) -> None:
         """Drops cancelled heads and heads that cannot be served in time."""
         heap = lane.heap
         while heap:
@@ -224,12 +167,12 @@ class WorkQueue:
             else:
                 return
 
-    def _too_late(self, lane: _Lane, item: Queued, now_s: float) -> bool:
+    def _too_late(self, lane: Lane, item: Queued, now_s: float) -> bool:
         if self._discipline is QueueDiscipline.FIFO:
             return now_s >= item.deadline_s
         return now_s + lane.service.mean_s(item.rows) > item.deadline_s
 
-    def _fill(self, lane: _Lane, now_s: float, doomed: list[Queued], longest_s: float) -> Batch:
+    def _fill(self, lane: Lane, now_s: float, doomed: list[Queued], longest_s: float) -> Batch:
         """The largest batch from the head of the lane, at most so long, in which every request meets its deadline."""
         items: list[Queued] = []
         rows, size, tightest_s = 0, 0, float("inf")
@@ -253,6 +196,6 @@ class WorkQueue:
             self._prune(lane, now_s, doomed)
         return Batch(items[0].handle, tuple(items), rows)
 
-    def _forget(self, lane: _Lane, item: Queued) -> None:
+    def _forget(self, lane: Lane, item: Queued) -> None:
         self._live.pop(item.id, None)
         lane.rows -= item.rows

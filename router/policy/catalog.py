@@ -33,6 +33,11 @@ class ServedModel:
     def max_batch(self) -> int:
         return len(self.service_s)
 
+    @property
+    def gains_by_batches(self) -> bool:
+        """Whether a larger batch is cheaper per request."""
+        return any(t < (b + 1) * self.service_s[0] * (1 - 1e-9) for b, t in enumerate(self.service_s))
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:

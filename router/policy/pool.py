@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from router.policy.catalog import ServedModel, Traffic
 from router.policy.fair_use import FairUse
 from router.policy.pool_limits import Actuator, PoolLimits
+from router.policy.promises import PlannedBatch
+from router.policy.rebinding import make_room, pull
 from router.policy.residency import Residency
+from router.policy.ring import Ring
 from router.policy.schedule import NEVER, DeviceSchedule, PlannedLoad, first_done
 
 __all__ = ["Actuator", "Pool", "PoolLimits"]
@@ -37,7 +40,7 @@ class Pool:
         self._service = [m.service_s[0] * limits.upper for m in models]
         self._load_s = [m.weights_gb / load_gb_per_s for m in models]
         self._patience_s = [c * (1 + limits.patience) + w for c, w in zip(self._service, self._load_s, strict=True)]
-        self._batches = [limits.batching and _gains(m) for m in models]
+        self._batches = [limits.batching and m.gains_by_batches for m in models]
         self._limits = limits
         self._actuator = actuator
         self.replicas: list[list[DeviceSchedule]] = [
@@ -46,7 +49,7 @@ class Pool:
         self._residency = Residency(models, traffic, self._load_s, self.replicas)
         self._anticipates = limits.swap and limits.anticipate
         self._orphans = {m: None for m, held in enumerate(self.replicas) if not (held or self._residency.reachable(m))}
-        self._turn = 0
+        self._ring = Ring()
         self._fair = FairUse(traffic, self._service, len(schedules), limits)
 
     # -- a request ----------------------------------------------------------------------------------------------
@@ -69,6 +72,8 @@ class Pool:
                 schedule = best
             else:
                 schedule = self._squeeze(now, request, model, deadline_s, batched=False)
+        if schedule is None and self._limits.rebind and best is not None:
+            schedule = self._make_room(now, request, model, deadline_s)
         if schedule is None and self._limits.swap and not asked:
             schedule = self._serve_by_swap(now, request, model, deadline_s)
         self._residency.seen_s[model] = now
@@ -86,7 +91,7 @@ class Pool:
         """The replica that would finish the request first, and when; with many replicas, the first good sample."""
         replicas = self.replicas[model]
         if len(replicas) > 2 * self._limits.scan:
-            found = first_done(now, model, self._sample(replicas, 2 * self._limits.scan), self._service[model])
+            found = first_done(now, model, self._ring.sample(replicas, 2 * self._limits.scan), self._service[model])
             if found[1] <= deadline_s:
                 return found
         return first_done(now, model, replicas, self._service[model])
@@ -95,8 +100,7 @@ class Pool:
         self, now: float, request: int, model: int, deadline_s: float, *, batched: bool
     ) -> DeviceSchedule | None:
         """A place inside a waiting batch, or ahead of others, that makes nobody late."""
-        replicas = self.replicas[model]
-        for schedule in self._sample(replicas, self._limits.scan) if len(replicas) > self._limits.scan else replicas:
+        for schedule in self._ring.sample(self.replicas[model], self._limits.scan):
             if not schedule.queue:
                 continue
             if batched:
@@ -106,12 +110,33 @@ class Pool:
                 return schedule
         return None
 
-    def _sample(self, schedules: Sequence[DeviceSchedule], size: int) -> Sequence[DeviceSchedule]:
-        """The next `size` of a ring: cheap, even, and the same on every run."""
-        self._turn += size
-        at = self._turn % len(schedules)
-        chosen = schedules[at : at + size]
-        return chosen if len(chosen) == size else [*chosen, *schedules[: size - len(chosen)]]
+    def _make_room(self, now: float, request: int, model: int, deadline_s: float) -> DeviceSchedule | None:
+        hosts = self._ring.sample(self.replicas[model], self._limits.scan)
+        asked = PlannedBatch(model, request, deadline_s, self._service[model], 0.0)
+        found = make_room(now, asked, hosts, self.replicas)
+        if found is None:
+            return None
+        for changed in found:
+            self._resume(now, changed)
+        return found[0]
+
+    def _go_on(self, now: float, schedule: DeviceSchedule) -> None:
+        """What a device does next; one without work relieves another."""
+        self._resume(now, schedule)
+        if self._limits.rebind and schedule.idle and not schedule.queue:
+            donor = pull(now, schedule, self._candidates())
+            if donor is not None:
+                self._resume(now, donor)
+                self._resume(now, schedule)
+        if self._anticipates:
+            self._restore(now, schedule)
+
+    def _resume(self, now: float, schedule: DeviceSchedule) -> None:
+        """What a device may begin after its promises have changed."""
+        if schedule.loads:
+            self._begin_loads(schedule)
+        if schedule.idle and schedule.queue:
+            self._start(now, schedule)
 
     # -- swaps --------------------------------------------------------------------------------------------------
 
@@ -144,9 +169,7 @@ class Pool:
         return best[2]
 
     def _candidates(self) -> Sequence[DeviceSchedule]:
-        if len(self._schedules) <= self._limits.scan:
-            return self._schedules
-        return self._sample(self._schedules, self._limits.scan)
+        return self._ring.sample(self._schedules, self._limits.scan)
 
     @staticmethod
     def _leaving(schedule: DeviceSchedule, model: int) -> bool:
@@ -200,22 +223,13 @@ class Pool:
         """A batch is done: the next one starts, a load that waited for its memory begins."""
         schedule = self._schedules[device]
         schedule.finished(now, model)
-        if schedule.loads:
-            self._begin_loads(schedule)
-        if schedule.queue:
-            self._start(now, schedule)
-        if self._anticipates:
-            self._restore(now, schedule)
+        self._go_on(now, schedule)
 
     def loaded(self, now: float, device: int, model: int) -> None:
         """Weights have arrived."""
         schedule = self._schedules[device]
         schedule.loaded(now, model)
-        self._begin_loads(schedule)
-        if schedule.idle and schedule.queue:
-            self._start(now, schedule)
-        if self._anticipates:
-            self._restore(now, schedule)
+        self._go_on(now, schedule)
 
     def lost(self, device: int) -> list[int]:
         """A device went away: gives the requests that were promised there and not yet begun."""
@@ -234,8 +248,3 @@ class Pool:
         batch = schedule.next_batch(now)
         if batch is not None:
             self._actuator.start(schedule.device, batch.model, batch.requests)
-
-
-def _gains(model: ServedModel) -> bool:
-    """Whether a larger batch is cheaper per request."""
-    return any(t < (b + 1) * model.service_s[0] * (1 - 1e-9) for b, t in enumerate(model.service_s))

@@ -27,6 +27,7 @@ class PoolLimits:
     A model's share is an equal part of the devices, or what the plan expects of it if that is more. For `contested_s`
     after a model within its share was refused, models that took more than theirs (mean over `fairness_s`) may use
     only `patience_over_share` of their slack, which leaves the front of the queues to the others.
+    `rebind`: a promise that has not begun may change its device.
     `upper` is predicted over mean service time: admission promises by the upper bound.
     """
 
@@ -34,6 +35,7 @@ class PoolLimits:
     swap: bool = True
     scan: int = 24
     anticipate: bool = True
+    rebind: bool = True
     patience: float = 0.5
     swap_gain: float = 3.0
     upper: float = 1.0

@@ -10,35 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.policy.catalog import ServedModel
+from router.policy.promises import NEVER, PlannedBatch, PlannedLoad
 
-NEVER = float("inf")
-
-
-class PlannedBatch:
-    """Requests of one model that will run together. Mutable on purpose: it grows on the hot road."""
-
-    __slots__ = ("deadline_s", "end_s", "model", "ready_s", "requests", "service_s")
-
-    def __init__(self, model: int, request: int, deadline_s: float, service_s: float, ready_s: float) -> None:
-        self.model = model
-        self.requests = [request]
-        self.deadline_s = deadline_s
-        self.service_s = service_s
-        self.ready_s = ready_s
-        self.end_s = 0.0
-
-
-class PlannedLoad:
-    """A load the copy engine will do: it begins at `start_s`, when the victims have left, and is done at `ready_s`."""
-
-    __slots__ = ("model", "ready_s", "start_s", "started", "victims")
-
-    def __init__(self, model: int, victims: Sequence[int], start_s: float, ready_s: float) -> None:
-        self.model = model
-        self.victims = victims
-        self.start_s = start_s
-        self.ready_s = ready_s
-        self.started = False
+__all__ = ["NEVER", "DeviceSchedule", "PlannedBatch", "PlannedLoad", "first_done"]
 
 
 class DeviceSchedule:
@@ -116,18 +90,47 @@ class DeviceSchedule:
         """Promises a batch of one ahead of later deadlines (or of weights still coming) if nobody suffers."""
         if self._waiting_load() or not self.queue:
             return False
-        batch = PlannedBatch(model, request, deadline_s, service_s, self.ready_s[model])
+        if self._place(now, PlannedBatch(model, request, deadline_s, service_s, self.ready_s[model])):
+            self.pins[model] = self.pins.get(model, 0) + 1
+            return True
+        return False
+
+    def _place(self, now: float, batch: PlannedBatch) -> bool:
         by_deadline = len(self.queue)
-        while by_deadline and self.queue[by_deadline - 1].deadline_s > deadline_s:
+        while by_deadline and self.queue[by_deadline - 1].deadline_s > batch.deadline_s:
             by_deadline -= 1
         for position in (by_deadline, 0) if by_deadline else (0,):
             self.queue.insert(position, batch)
             if self._holds(now):
                 self._retime(now)
-                self.pins[model] = self.pins.get(model, 0) + 1
                 return True
             del self.queue[position]
         return False
+
+    def give(self, now: float, batch: PlannedBatch) -> None:
+        """A promise that has not begun leaves for another device; what stands behind it moves up."""
+        self.queue.remove(batch)
+        self._retime(now)
+        self.pins[batch.model] -= 1
+
+    def restore(self, now: float, position: int, batch: PlannedBatch) -> None:
+        """Undoes `give`: the promise stands where it stood."""
+        self.queue.insert(position, batch)
+        self._retime(now)
+        self.pins[batch.model] += 1
+
+    def adopt(self, now: float, batch: PlannedBatch) -> bool:
+        """Takes over another device's promise if it keeps its deadline here and nobody suffers."""
+        came_ready_s, batch.ready_s = batch.ready_s, self.ready_s[batch.model]
+        start = max(now, self.tail_s, batch.ready_s)
+        if start + batch.service_s <= batch.deadline_s:
+            self.queue.append(batch)
+            batch.end_s = self.tail_s = start + batch.service_s
+        elif self._waiting_load() or not self._place(now, batch):
+            batch.ready_s = came_ready_s
+            return False
+        self.pins[batch.model] = self.pins.get(batch.model, 0) + 1
+        return True
 
     def _holds(self, now: float) -> bool:
         at = self.busy_until_s if self.busy_until_s > now else now
