@@ -15,6 +15,8 @@ from router.policy.catalog import ServedModel, Traffic
 
 MOVES = 0.3
 """How often a model leaves one of its devices for another, in place of coming to one more."""
+LEAST_OF_EACH = 100
+"""Requests that a play has to have of a model, in the mean."""
 Plan = Sequence[Sequence[int]]
 """Models per device."""
 
@@ -94,8 +96,13 @@ def improved(
     memory_gb: float,
     effort: Effort | None = None,
 ) -> list[list[int]]:
-    """The plan after local search, or `start` where that is as good; the same for the same arguments."""
+    """The plan after local search, or `start` where that is as good; the same for the same arguments.
+
+    With many models a play has too few requests of each to tell plans apart: then it is `start`, too.
+    """
     effort = effort or Effort()
+    if len(models) * LEAST_OF_EACH > effort.requests:
+        return [list(held) for held in start]
     arrivals = drawn(traffic, effort)
     rng = random.Random(effort.seed + 1)  # noqa: S311
     plan = [list(held) for held in start]

@@ -95,7 +95,7 @@ def test_rebinding_serves_more_and_nobody_late(swap: bool) -> None:
     served = {}
     changes = (FleetChange(50.0, 1, up=False), FleetChange(60.0, 1, up=True))
     for rebind in (False, True):
-        world = World(models, Hardware(4, 8.0), batching=False, swap=swap)
+        world = World(models, Hardware(4, 6.5), batching=False, swap=swap)
         limits = PoolLimits(batching=False, swap=swap, rebind=rebind)
         world.run([t for t, _ in rows], [m for _, m in rows], PartywallPolicy(traffic, limits), changes)
         assert world.finish_s.count(WAITING) == 0

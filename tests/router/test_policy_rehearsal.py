@@ -53,6 +53,11 @@ def test_a_popular_model_takes_the_place_of_replicas_that_serve_little() -> None
     assert sum(1 in held for held in plan) == 1
 
 
+def test_too_many_models_for_the_play_keep_their_plan() -> None:
+    models, traffic = [model("popular", 2.0, 50.0), model("rare", 2.0, 50.0)], [Traffic(40.0, 2.0), Traffic(0.5, 1.0)]
+    assert improved(models, traffic, [[0], [1], [1]], 2.0, Effort(requests=199)) == [[0], [1], [1]]
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> tuple[list[ServedModel], list[Traffic], int, float]:
     rng = random.Random(draw(st.integers(0, 10**6)))
