@@ -48,6 +48,9 @@ class WorkerLife:
             why = await self._live_once()
             if not worker.live():
                 break
+            if worker.released():
+                self._tell(EventName.WORKER_DIED, f"worker {worker.worker_id}: {why}; parked weights went with it")
+                continue
             worker.restarts += 1
             if clock.monotonic() - started_s > STEADY_S:
                 backoff_s = FIRST_BACKOFF_S

@@ -88,16 +88,20 @@ class HostMemory:
 class CudaMemory:
     """The GPU, MIG instance or MPS share that CUDA shows this process first.
 
+    Args:
+        cuda: What `torch.cuda` is; None: that.
+        device: None: the first one.
+
     Raises:
         Unsupported: CUDA shows none.
     """
 
     movable = True
 
-    def __init__(self) -> None:
-        self.device = choose_device(DeviceKind.GPU)
-        cuda: Any = torch.cuda
-        self._runtime = cuda.cudart()
+    def __init__(self, cuda: Any = None, device: torch.device | None = None) -> None:
+        self.device = choose_device(DeviceKind.GPU) if device is None else device
+        self._cuda = torch.cuda if cuda is None else cuda
+        self._runtime = self._cuda.cudart()
 
     def place(self, module: torch.nn.Module) -> None:
         module.to(self.device)
@@ -123,13 +127,13 @@ class CudaMemory:
         self._runtime.cudaHostUnregister(_address(area))
 
     def synchronise(self) -> None:
-        torch.cuda.synchronize(self.device)
+        self._cuda.synchronize(self.device)
 
     def release(self) -> None:
-        torch.cuda.empty_cache()
+        self._cuda.empty_cache()
 
     def used_bytes(self) -> int:
-        return torch.cuda.memory_reserved(self.device)
+        return int(self._cuda.memory_reserved(self.device))
 
 
 class SimulatedMemory:

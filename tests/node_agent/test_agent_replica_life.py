@@ -223,6 +223,26 @@ async def test_without_a_process_there_is_nothing_to_park_and_none_is_started_fo
     assert road.spawned == 0
 
 
+async def test_a_worker_that_dies_with_parked_weights_is_not_started_again(road: Road) -> None:
+    def gone(worker: WorkerSlot, slot: ReplicaSlot) -> None:
+        worker.replicas.pop(slot.spec.placement_id, None)
+
+    task = asyncio.create_task(WorkerLife(road.worker, road.means, gone).run())
+    await _turns()
+    assert road.status.state is ReplicaState.READY
+    road.slot.spec.parked = True
+    road.worker.changed.set()
+    await _turns()
+    assert road.status.memory_bytes == 100
+    road.process.closed.set_result(WorkerExit("w", 7, -9, "killed by signal 9"))
+    await _turns()
+    assert (road.status.state, road.status.reason, road.status.memory_bytes) == (ReplicaState.STOPPED, WEIGHTS_GONE, 0)
+    assert road.spawned == 1
+    road.slot.wanted = False
+    road.worker.changed.set()
+    await asyncio.wait_for(task, 5)
+
+
 async def _turns(count: int = 10) -> None:
     for _ in range(count):
         await asyncio.sleep(0)

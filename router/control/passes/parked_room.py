@@ -12,7 +12,7 @@ from isolation.partition.ledger import RESTING_BYTES, objection, resting
 from partywall.domain.fleet import Device, DeviceKind, Partition, PartitionKind
 from partywall.domain.placements import Placement
 from router.control.scene import Scene
-from router.policy.placement import Standing
+from router.policy.placement import Standing, by_device
 
 
 def held_bytes(scene: Scene, placement: Placement) -> int:
@@ -32,7 +32,8 @@ def no_room_to_wake(scene: Scene, placement: Placement) -> str:
         return ""
     if device.fenced:
         return f"its device is fenced ({device.fenced})"
-    others = [s for s in _on(scene, placement.node, device.id) if s.placement.id != placement.id]
+    here = by_device(scene.standings()).get((placement.node, device.id), [])
+    others = [s for s in here if s.placement.id != placement.id]
     free = device.memory_bytes - sum(s.placement.memory_bytes for s in others)
     if placement.memory_bytes > free:
         return f"it needs {_mib(placement.memory_bytes)} of its device, and others left {_mib(max(0, free))}"
@@ -47,9 +48,17 @@ def no_room_to_wake(scene: Scene, placement: Placement) -> str:
     return ""
 
 
-def crowded_out(scene: Scene, device: Device, node: str, parked: Iterable[Placement]) -> list[Placement]:
-    """Of the parked placements on one GPU those whose processes leave others short of it; the newest stay."""
-    others = _on(scene, node, device.id)
+def crowded_out(
+    scene: Scene, device: Device, others: Sequence[Standing], parked: Iterable[Placement]
+) -> list[Placement]:
+    """Of the parked placements on one GPU those whose processes leave others short of it; the newest stay.
+
+    Args:
+        scene: The fleet.
+        device: The GPU.
+        others: What stands on it, weights that are still on their way off it too.
+        parked: What is parked on it.
+    """
     partitions = _partitions(others)
     free = device.memory_bytes - sum(s.placement.memory_bytes for s in others)
     out: list[Placement] = []
@@ -68,11 +77,6 @@ def crowded_out(scene: Scene, device: Device, node: str, parked: Iterable[Placem
         if alone:
             partitions[rests.id] = rests
     return out
-
-
-def _on(scene: Scene, node: str, device_id: str) -> list[Standing]:
-    here = (node, device_id)
-    return [s for s in scene.standings() if (s.placement.node, s.placement.partition.device_id) == here]
 
 
 def _partitions(standing: Sequence[Standing]) -> dict[str, Partition]:

@@ -8,7 +8,7 @@ is placed elsewhere where that is possible, and waits where it is not. Tenants t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from partywall.domain.placements import Placement
 from partywall.domain.tenants import TrustPolicy
 from router.control.passes.parked_room import crowded_out, held_bytes, no_room_to_wake
 from router.control.scene import Scene
-from router.policy.placement import NoPlace, to_move
+from router.policy.placement import NoPlace, Standing, by_device, to_move
 
 log = structlog.get_logger(__name__)
 
@@ -132,15 +132,22 @@ def _giving_way(scene: Scene, swap_bytes: int) -> list[tuple[Placement, str]]:
             gone[one.id] = (one, "its node is away")
         elif {p.id for p in to_move(with_it, scene.operator.floor)} - accepted:
             gone[one.id] = (one, "a neighbour's trust policy bears no parked weights beside it")
+    there = by_device(standing)
     for node in {p.node for p in parked}:
-        _room_on(scene, node, [p for p in parked if p.node == node and p.id not in gone], swap_bytes, gone)
+        _room_on(scene, node, [p for p in parked if p.node == node and p.id not in gone], swap_bytes, there, gone)
     return list(gone.values())
 
 
 def _room_on(
-    scene: Scene, node: str, parked: list[Placement], swap_bytes: int, gone: dict[str, tuple[Placement, str]]
+    scene: Scene,
+    node: str,
+    parked: list[Placement],
+    swap_bytes: int,
+    there: Mapping[tuple[str, str], Sequence[Standing]],
+    gone: dict[str, tuple[Placement, str]],
 ) -> None:
-    """Adds to `gone` those for whom a node has no room: by the budget, and by what others need of its devices."""
+    """Adds to `gone` those for whom a node has no room: by the budget, and by what others, who are `there`, need of its
+    devices."""
 
     def held(one: Placement) -> int:
         return held_bytes(scene, one)
@@ -150,14 +157,15 @@ def _room_on(
     devices = {d.id: d for d in scene.membership.devices(node)}
     on_gpus = {p.id for p in parked if p.partition.device_id in devices and _is_gpu(devices[p.partition.device_id])}
     for device in devices.values():
+        others = there.get((node, device.id), ())
         if _is_gpu(device):
             on = [p for p in parked if p.partition.device_id == device.id and p.id not in gone]
-            for one in crowded_out(scene, device, node, on):
+            for one in crowded_out(scene, device, others, on):
                 gone[one.id] = (one, "its part of the device is needed")
             continue
         # Weights that left a GPU lie in the same host memory as those that never were on one.
         on = [p for p in parked if p.id not in gone and (p.partition.device_id == device.id or p.id in on_gpus)]
-        busy = sum(s.placement.memory_bytes for s in scene.standings() if _on(s.placement, node, device.id))
+        busy = sum(s.placement.memory_bytes for s in others)
         for one in _oldest_above(on, device.memory_bytes - busy, held):
             gone[one.id] = (one, "its memory is needed")
 
@@ -175,10 +183,6 @@ def _oldest_above(parked: Iterable[Placement], limit_bytes: int, held: Callable[
 
 def _is_gpu(device: Device) -> bool:
     return device.kind is DeviceKind.GPU
-
-
-def _on(placement: Placement, node: str, device_id: str) -> bool:
-    return placement.node == node and placement.partition.device_id == device_id
 
 
 async def _drop(scene: Scene, placement: Placement, why: str) -> None:
