@@ -42,6 +42,7 @@ SOON_S = 5.0
 UNDISTURBED = 1.25
 """How much the victim's p99 may grow while its neighbour is killed."""
 CONTRACT_S = 120
+SUITES = ("tests/isolation", "tests/node_agent/test_device_memory_contract.py")
 
 
 def check_shares(bench: Bench) -> Iterator[Finding]:
@@ -161,7 +162,7 @@ def check_static(bench: Bench, directory: Path) -> Iterator[Finding]:
 
 def check_contract() -> Iterator[Finding]:
     """The suites of the seams, with the real sides among their parameters."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/isolation"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *SUITES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=CONTRACT_S, check=False)
     last = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
     yield Finding("contract suites on hardware", done.returncode == 0, last)

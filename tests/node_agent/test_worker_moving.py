@@ -10,7 +10,7 @@ from torch import nn
 from worker_support import minilm_files, text_array
 
 from isolation.engine import MemoryArtifact, Parkable
-from node_agent.worker.device_memory import CudaMemory, HostMemory, SimulatedMemory, open_memory, storages
+from node_agent.worker.device_memory import HostMemory, SimulatedMemory, open_memory, storages
 from node_agent.worker.modules import ModuleEngine, register
 from node_agent.worker.moving import MovableWeights
 from node_agent.worker.transformers import TransformersEngine
@@ -178,52 +178,3 @@ def test_the_memory_is_the_partitions() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(Unsupported, match="CUDA shows none"):
             open_memory(DeviceKind.GPU)
-
-
-class Cuda:
-    """What of `torch.cuda` moving asks for. `refuses`: page-locking fails, by an answer or by an error."""
-
-    def __init__(self, refuses: int | Exception = 0) -> None:
-        self.refuses = refuses
-        self.registered: dict[int, int] = {}
-        self.calls: list[str] = []
-
-    def cudart(self) -> Cuda:
-        return self
-
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
-        if isinstance(self.refuses, Exception):
-            raise self.refuses
-        if not self.refuses:
-            self.registered[address] = size
-        return self.refuses
-
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
-        del self.registered[address]
-        return 0
-
-    def synchronize(self, device: torch.device) -> None:
-        self.calls.append("synchronize")
-
-    def empty_cache(self) -> None:
-        self.calls.append("empty_cache")
-
-    def memory_reserved(self, device: torch.device) -> int:
-        return 2 << 20
-
-
-@pytest.mark.parametrize(("refuses", "pinned"), [(0, True), (2, False), (RuntimeError("no"), False)])
-def test_cuda_is_asked_for_page_locks_and_gets_them_back(refuses: int | Exception, pinned: bool) -> None:
-    cuda = Cuda(refuses)
-    memory = CudaMemory(cuda, torch.device("cpu"))
-    network = Tied().eval().requires_grad_(False)
-    memory.place(network)
-    weights = MovableWeights(network, memory)
-    expected = network(torch.ones(1, 4))
-    moved = weights.park()
-    assert (moved.pinned, moved.left_bytes) == (pinned, 2 << 20)
-    assert [size >= SIZE for size in cuda.registered.values()] == ([True] if pinned else [])
-    assert cuda.calls == ["synchronize", "empty_cache"]
-    weights.wake()
-    assert cuda.registered == {}
-    assert torch.equal(network(torch.ones(1, 4)), expected)
