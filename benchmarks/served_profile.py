@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,19 +19,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks.dataplane.servers import CLI, environment, started
 from partywall.errors import Unavailable
 
 ARCHITECTURES = Path(__file__).resolve().parents[1] / "examples" / "architectures.py"
 INPUTS, HIDDEN, OUTPUTS = 1024, 4096, 256
-_CLI = [sys.executable, "-m", "partywall.cli.main"]
-_START_S, _STEP_S, _STOP_S = 180.0, 600.0, 40.0
+STEP_S = 600.0
 
 
 def profile(*, quick: bool = True, hidden: int = HIDDEN) -> Mapping[str, Any]:
     """What `partywall profile -o json` printed.
 
     Raises:
-        Unavailable: The instance did not start, or a command failed; its own words are in the message.
+        RuntimeError: The instance did not start; its own words are in the message.
+        Unavailable: A command failed; likewise.
     """
     with tempfile.TemporaryDirectory(prefix="partywall-profile-") as name:
         folder = Path(name)
@@ -67,49 +65,23 @@ def _write_network(folder: Path, hidden: int) -> None:
 def _instance(data: Path) -> Iterator[Path]:
     _run(data, "init")
     ports = [f"--{port}listen=127.0.0.1:0" for port in ("", "admin-", "link-", "metrics-")]
-    log = data.with_suffix(".log")
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [*_CLI, "up", "--data-dir", str(data), *ports, "--modules", str(ARCHITECTURES)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=_environment(),
-        )
-    try:
-        assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], _START_S)
-        line = process.stdout.readline() if readable else ""
-        if not line.startswith("ready "):
-            raise Unavailable(f"partywall up did not start; its log ends:\n{log.read_text()[-2000:]}")
+    command = [*CLI, "up", "--data-dir", str(data), *ports, "--modules", str(ARCHITECTURES)]
+    with started(command, data.with_suffix(".log")):
         yield data
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def _run(data: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [*_CLI, *arguments, "--data-dir", str(data), *(() if arguments[0] == "init" else ("-o", "json"))],
+        [*CLI, *arguments, "--data-dir", str(data), *(() if arguments[0] == "init" else ("-o", "json"))],
         capture_output=True,
         text=True,
-        timeout=_STEP_S,
+        timeout=STEP_S,
         check=False,
-        env=_environment(),
+        env=environment(),
     )
     if done.returncode:
         raise Unavailable(f"partywall {' '.join(arguments[:3])} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("PARTYWALL_")}
 
 
 def main() -> None:
