@@ -72,8 +72,11 @@ def npy_file(to: Addressee, path: Path, batch: int, rng: np.random.Generator) ->
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InvalidInput(f"npy: {path} cannot be read: {error.strerror or error}", fields={"field": "npy"}) from error
-    except ValueError as error:
-        raise InvalidInput(f"npy: {path} is not a .npy file of numbers: {error}", fields={"field": "npy"}) from error
+    except (ValueError, EOFError) as error:
+        # numpy's words tell how to load pickles.
+        raise InvalidInput(
+            f"npy: {path} is not a .npy file of numbers; save one with numpy.save", fields={"field": "npy"}
+        ) from error
     if not isinstance(array, np.ndarray) or array.ndim == 0 or len(array) < batch:
         raise InvalidInput(
             f"npy: {path} must hold one array of at least {batch} rows (`batch`)", fields={"field": "npy"}

@@ -18,6 +18,8 @@ from loadgen.traces import Trace, read_trace
 from partywall.domain.names import check_model_name
 from partywall.errors import InvalidInput
 
+MOST_PLANNED = 20_000_000
+"""Requests of one tenant in one run; all of them are drawn before it begins."""
 _SOURCES = ("text", "npy", "random")
 _RANDOM = re.compile(r"([A-Z0-9]+)(?::(\d+(?:x\d+)*))?")
 
@@ -137,6 +139,13 @@ class LoadSpec:
             seen.add(tenant.name)
         if not self.duration_s > 0:
             raise InvalidInput(f"duration must be above zero, got {self.duration_s}", fields={"field": "duration"})
+        for tenant in self.tenants:
+            planned = (tenant.rate or 0.0) * (self.warmup_s + self.duration_s)
+            if planned > MOST_PLANNED:
+                raise tenant.bad(
+                    "rate",
+                    f"makes about {planned:.3g} requests, {MOST_PLANNED:,} are the most; lower it or the duration",
+                )
 
 
 _KEYS = {f.name.replace("_", "-") for f in dataclasses.fields(TenantSpec)} - {"where"}

@@ -10,7 +10,8 @@ from partywall.errors import InvalidInput
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBERS = ("rate", "slo-ms", "deadline-ms", "trace-speed")
-_COUNTS = ("batch", "channels")
+_COUNTS = {"batch": 1_000_000, "channels": 1_024}
+"""The most of each."""
 _PATHS = ("key-file", "text", "npy")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)?")
 
@@ -36,8 +37,8 @@ def read_value(where: str, key: str, value: object) -> object:
         return number
     if key in _COUNTS:
         count = as_number(value)
-        if not (count >= 1 and count == round(count)):
-            raise bad_spec(where, key, f"must be a whole number from 1, got {value!r}")
+        if not (1 <= count <= _COUNTS[key] and count == round(count)):
+            raise bad_spec(where, key, f"must be a whole number from 1 to {_COUNTS[key]:,}, got {value!r}")
         return int(count)
     if not isinstance(value, str | int):
         raise bad_spec(where, key, f"must be text, got {value!r}")

@@ -62,6 +62,7 @@ _HINTS: Mapping[Reason, str] = {
     Reason.UNSAFE_FORMAT: "only data is loaded: safetensors, JSON and text",
     Reason.STORAGE_FULL: "the operator makes room in the data directory",
     Reason.INVALID_TENSOR: "see what the model takes with `partywall models show MODEL`",
+    Reason.DEADLINE_EXCEEDED: "give it longer with --deadline-ms or --timeout",
     Reason.CONFLICT: "somebody changed it first: look again and repeat the command",
     Reason.ALREADY_EXISTS: "choose another name, or use the one that is there",
 }

@@ -88,6 +88,9 @@ def from_rpc_error(failure: grpc.RpcError) -> errors.PartywallError:
     code, text = failure.code(), failure.details() or ""
     status = _details(failure)
     if status is None:
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            # gRPC's own word: our services give details.
+            text = f"the server at this address does not offer that call ({text}); the public and the admin port differ"
         return errors.error_from_reason(_REASON_BY_CODE.get(code, errors.Reason.INTERNAL), text or str(code))
     info, retry_after_s = error_details_pb2.ErrorInfo(), None
     for detail in status.details:

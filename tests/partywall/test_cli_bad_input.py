@@ -43,6 +43,17 @@ CASES: dict[str, tuple[list[str], int, str]] = {
     "no credential": (["models", "list"], 4, "no API key was given"),
     "no operator": (["fleet", "show"], 4, "no admin key was given"),
     "empty key": (["models", "list", *DEAD, "--api-key-file", "empty"], 1, "api_key_file 'empty' is empty"),
+    "no array": (
+        ["infer", "m", "--input", "x=@bad.npy", *KEYED],
+        1,
+        "'bad.npy' cannot be read (it is no .npy file of numbers)",
+    ),
+    "too many requests": (
+        [*LOAD, "name=a,key-file=key,model=m,random=auto,rate=1e9"],
+        1,
+        "rate makes about 1e+09 requests",
+    ),
+    "too many channels": ([*LOAD, "name=a,key-file=key,model=m,random=auto,rate=1,channels=inf"], 1, "from 1 to 1,024"),
     "damaged weights": ([*PUSH, *KEYED], 1, "'model.safetensors' is truncated or no safetensors file"),
     "unknown key": (["--config", "unknown.toml", "doctor"], 1, "unknown key 'adress'"),
     "unknown command": (["models", "nonsense"], 2, "No such command 'nonsense'"),
@@ -61,6 +72,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder" / "model.safetensors").write_bytes(b"xx")
     (tmp_path / "models.json").write_text(json.dumps([{"name": "a", "weights_gb": 1, "latency_ms": 10}]))
     (tmp_path / "arrivals.csv").write_text("seconds,model\n0,a\nx,a\n")
+    (tmp_path / "bad.npy").write_text("hello")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "unknown.toml").write_text("adress = 'x'\n")
     (tmp_path / "empty").touch()

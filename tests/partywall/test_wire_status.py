@@ -97,3 +97,9 @@ def test_a_send_that_broke_is_told_from_a_failure_of_the_server(
 ) -> None:
     nothing = grpc.aio.Metadata()
     assert broke_while_sending(grpc.aio.AioRpcError(code, nothing, nothing, text)) is broke
+
+
+def test_a_port_that_does_not_know_the_call_is_said() -> None:
+    back = from_rpc_error(Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
+    assert isinstance(back, errors.Unsupported)
+    assert "does not offer that call (Method not found!); the public and the admin port differ" in back.message

@@ -66,7 +66,8 @@ def list_rows(
     """What was done: the newest rows of the log; only those that the chain vouches for."""
     path, found = _path(session), _Listing(tenant, limit)
     report = _read(path, found)
-    session.printer.rows(list(reversed(found.rows)), _COLUMNS, empty="no rows in the audit log")
+    about = f" about {tenant}" if tenant else ""
+    session.printer.rows(list(reversed(found.rows)), _COLUMNS, empty=f"no rows{about} in the audit log")
     _refuse_break(path, report)
 
 

@@ -89,7 +89,8 @@ def list_decisions(
     columns = {"at": "AT", "id": "DECISION", "kind": "KIND", "subject": "MODEL", "summary": "SUMMARY"}
     if all_tenants:
         columns = {"tenant": "TENANT", **columns}
-    session.printer.rows([decision_row(one) for one in found], columns, empty="no decisions recorded yet")
+    which = f" of kind {kind}" if kind else ""
+    session.printer.rows([decision_row(one) for one in found], columns, empty=f"no decisions{which} recorded yet")
 
 
 def _explain_decision(session: Session, decision_id: str, tenant: str | None) -> None:

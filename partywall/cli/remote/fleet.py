@@ -57,7 +57,8 @@ def token(
     # One line as it is to be copied: in a table it would be cut or folded.
     session.printer.text(answer.bundle)
     session.printer.note(f"opens once, for node {node}, until {expires}")
-    session.printer.note(f"on the node: PARTYWALL_AGENT_JOIN=BUNDLE partywall agent --node {node} --router HOST:PORT")
+    command = f"partywall agent --data-dir D --node {node} --router HOST:LINK_PORT"
+    session.printer.note(f"on the node: PARTYWALL_AGENT_JOIN=BUNDLE {command}")
 
 
 @fleet.command("forget")

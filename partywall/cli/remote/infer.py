@@ -106,7 +106,7 @@ def _read(name: str, datatype: str | None, value: str) -> Array:
 def _from_file(name: str, datatype: str | None, path: Path) -> Array:
     try:
         if path.suffix == ".npy":
-            array: Array = np.load(path, allow_pickle=False)
+            array = _load_npy(path)
             return array if datatype in (None, "BYTES") else array.astype(_dtype(name, str(datatype)))
         return np.array(path.read_text().splitlines(), dtype=object)
     except (OSError, ValueError) as failure:
@@ -114,6 +114,17 @@ def _from_file(name: str, datatype: str | None, path: Path) -> Array:
             f"input {name!r}: {str(path)!r} cannot be read ({failure}); give a .npy file of numbers or a text file",
             fields={"field": name},
         ) from failure
+
+
+def _load_npy(path: Path) -> Array:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as failure:
+        # numpy's words tell how to load pickles.
+        raise ValueError("it is no .npy file of numbers") from failure
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds several arrays")  # noqa: TRY004 - about the file, not about an argument
+    return array
 
 
 def _from_json(name: str, datatype: str | None, parsed: Any) -> Array:
