@@ -1,7 +1,7 @@
 """AlpaServe's ground: bursts over four small devices, ours beside the published schedulers.
 
     python benchmarks/alpaserve.py --data DIR [--write docs/results]
-    python benchmarks/alpaserve.py --held-out 16 [--write docs/results]
+    python benchmarks/alpaserve.py --held-out 16 [--first-seed 9000] [--write docs/results]
 
 DIR holds arrivals-cvC-SEED.csv, models.json and attainment.json (AlpaServe's own simulator on the same arrivals).
 `every model resident` is ours with memory for all models everywhere: what swaps at no cost could reach. The last line
@@ -78,10 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder of the published arrivals")
     source.add_argument("--held-out", type=int, metavar="MIXES", help="play so many drawn mixes")
+    parser.add_argument("--first-seed", type=int, default=held_out.FIRST_SEED, help="of the drawn mixes")
     parser.add_argument("--write", type=Path, help="folder for alpaserve.{json,md} or held-out.{json,md}")
     options = parser.parse_args(arguments)
     if options.held_out:
-        found = held_out.run(options.held_out)
+        found = held_out.run(options.held_out, options.first_seed)
         if options.write:
             (options.write / "held-out.json").write_text(json.dumps(found, indent=1) + "\n")
             (options.write / "held-out.md").write_text(held_out.markdown(found))
