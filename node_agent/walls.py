@@ -73,13 +73,13 @@ class Walls:
     def desired(self, partitions: Mapping[str, str]) -> None:
         """The partitions that shall stand, each with the id of the one it takes over from (or "").
 
-        The first call decides what of an earlier process's partitions is still wanted.
+        The first call decides what of an earlier process's partitions is still wanted; later ones release what was
+        wanted, is not any more, and has no worker that would do so by ending.
         """
-        first, self._wanted = self._wanted is None, dict(partitions)
-        if first:
-            for left in self._authority.partitions():
-                if left.id not in partitions:
-                    self._later(self._release(left))
+        before, self._wanted = self._wanted, dict(partitions)
+        for left in self._authority.partitions():
+            if left.id not in partitions and (before is None or left.id in before):
+                self._later(self._release(left))
 
     async def spawn(self, worker_id: str, partition: Partition) -> WorkerHandle:
         """A worker behind its wall.

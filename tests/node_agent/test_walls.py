@@ -290,3 +290,18 @@ async def test_on_a_cpu_parked_weights_stay_where_they_are(tmp_path: Path, forks
     await kept.rest("w1")
     assert node.authority.account("cpu").memory_bytes == 1 << 30
     await worker.stop(5.0)
+
+
+async def test_a_partition_that_lost_its_worker_goes_when_it_is_not_wanted_any_more(
+    h100: OpenNode, tmp_path: Path, forks: ZygoteClient
+) -> None:
+    kept = walls(h100, forks, tmp_path)
+    kept.desired({"a": "", "b": ""})
+    worker = await kept.spawn("w1", share(h100, "a", 60))
+    await worker.stop(5.0)
+    # Of a profile: it was never wished for, and is not taken away either.
+    other = await kept.spawn("w2", share(h100, "mine", 20))
+    assert {p.id for p in h100.authority.partitions()} == {"a", "mine"}
+    kept.desired({"b": ""})
+    await until(lambda: {p.id for p in h100.authority.partitions()} == {"mine"}, "nobody wants it")
+    await other.stop(5.0)
