@@ -89,6 +89,8 @@ class ReplicaLife:
         worker = self._worker
         if result.moved_bytes and not result.pinned:
             self._means.pageable.tell(worker.worker_id)
+        figures = {"bytes": result.host_bytes, "seconds": round(result.seconds, 3), "left_bytes": result.device_bytes}
+        log.info("parked", placement=slot.spec.placement_id, pinned=result.pinned, **figures)
         if all(one.parked for one in worker.replicas.values()):
             await self._means.rooms.rest(worker.worker_id)
         # Until a wake has been measured, the way off the device tells how long the way back takes.
@@ -133,6 +135,8 @@ class ReplicaLife:
         # What a real load takes is what the next one is judged by.
         load_s = slot.status.load_seconds if slot.parked else result.load_seconds
         woken = {"wake_bytes": result.woken_bytes, "wake_seconds": result.wake_seconds} if result.woken_bytes else {}
+        if woken:
+            log.info("woken", placement=spec.placement_id, bytes=result.woken_bytes, seconds=result.wake_seconds)
         slot.loaded, slot.parked = True, False
         self._set(
             slot,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +65,19 @@ def test_parked_weights_leave_the_gpu_to_others_and_come_back(h100: Instance, ml
     why = [d["summary"] for d in h100.json("decisions", "list", "--kind", "swap", key=acme)]
     assert any("its share was given to others" in text for text in why)
     assert any("comes back" in text for text in why)
+
+
+def test_weights_that_die_with_their_worker_leave_nothing_behind(h100: Instance, mlp_folder: Path) -> None:
+    key = h100.tenant("dies")
+    h100.push(key, "brief", mlp_folder, *MLP_OPTIONS, "--share", "30")
+    before = h100.replica("brief")
+    h100.run("models", "unload", "brief", key=key)
+    parked = eventually(lambda: replica(h100, "brief", "stopped"))
+    os.kill(parked["pid"], signal.SIGKILL)
+    eventually(lambda: not [r for r in h100.replicas() if r["model"] == "brief"])
+    why = [d["summary"] for d in h100.json("decisions", "list", "--kind", "swap", key=key)]
+    assert any("its weights are gone" in text for text in why)
+    h100.run("models", "load", "brief", "--wait", key=key)
+    after = eventually(lambda: replica(h100, "brief", "ready"))
+    assert after["placement_id"] != before["placement_id"]
+    assert after["partition"]["share_percent"] == 30
