@@ -1,10 +1,10 @@
-"""Drawn mixes and forecast benchmark: what they draw repeats, and how figures are judged."""
+"""Drawn mixes, forecast and preemption: what they draw repeats, and how figures are judged."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import forecast, held_out, placing
+from benchmarks import forecast, held_out, placing, preemption
 from loadgen.simulate import PolicyName
 
 
@@ -46,3 +46,11 @@ def test_the_fleet_that_placements_are_timed_on_has_room() -> None:
     assert found["place_ms"] > 0
     nodes, standing = placing.fleet(5, seed=1)
     assert (nodes, standing) == placing.fleet(5, seed=1), "a seed repeats it"
+
+
+def test_a_batch_that_is_given_up_saves_a_burst_and_recalling_hardly_does() -> None:
+    small = {arm: preemption.play(arm, 4.0, 5.0, 0.6, 20.0, 0) for arm in preemption.ARMS}
+    assert small == {arm: preemption.play(arm, 4.0, 5.0, 0.6, 20.0, 0) for arm in preemption.ARMS}
+    assert small["abandoned"][0] > small["ahead"][0] + 0.1
+    assert abs(small["recalled"][0] - small["ahead"][0]) < 0.03
+    assert all(large > 0.9 for _, large in small.values())
