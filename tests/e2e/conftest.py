@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e_instance import Instance, eventually
-from mlp_model import MLP_OPTIONS, mlp_files
+from e2e_instance import Instance
+from mlp_model import mlp_files
 from safetensors.numpy import save_file
-
-__all__ = ["MLP_OPTIONS", "Instance", "eventually", "mlp_files"]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MLP_OPTIONS, Instance, eventually
+from e2e_instance import Instance, eventually
+from mlp_model import MLP_OPTIONS
 
 import partywall
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import grpc
@@ -14,6 +15,9 @@ ADMIN_KEY = "operator_test_key"
 DATA_KEY = bytes(range(32))
 RECORD_ID = "11111111-2222-4333-8444-555555555555"
 BORN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+Cli = Callable[..., tuple[int, str, str]]
+"""The command line in this process: exit code, standard output, standard error."""
 
 
 class Faults:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client_fakes import FakeServer, fake_server
-from fakes_support import ADMIN_KEY, KEY
+from client_fakes import FakeServer
+from fakes_support import ADMIN_KEY, KEY, Cli
 
 from partywall.cli.main import run
 from partywall.v1 import models_pb2
 
-Cli = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        fake.models.models["echo"] = models_pb2.Model(name="echo", tenant="acme", live_version=1)
-        yield fake
+def server(server: FakeServer) -> FakeServer:
+    server.models.models["echo"] = models_pb2.Model(name="echo", tenant="acme", live_version=1)
+    return server
 
 
 @pytest.fixture

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from client_fakes import FakeServer, fake_server
-from fakes_support import ADMIN_KEY, KEY
+from client_fakes import FakeServer
+from fakes_support import ADMIN_KEY, KEY, Cli
 
 from partywall import errors
-from partywall.cli.main import run
 from partywall.errors import Reason
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -33,20 +21,6 @@ def data_dir(tmp_path: Path, server: FakeServer) -> Path:
     (home / "run" / "addresses.json").write_text(json.dumps(addresses))
     (home / "admin.key").write_text(ADMIN_KEY + "\n")
     return home
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_tenants_from_birth_to_end(cli: Cli, data_dir: Path, server: FakeServer) -> None:
@@ -222,45 +196,3 @@ def test_fleet(cli: Cli, data_dir: Path, server: FakeServer) -> None:
     assert "opens once, for node n1" in err
     assert cli("fleet", "forget", "local", *at)[0] == 0
     assert server.fleet.nodes == []
-
-
-def infer(cli: Cli, server: FakeServer, *arguments: str) -> Any:
-    code, out, err = cli("infer", "echo", *arguments, "--address", server.address, "--api-key", KEY, "-o", "json")
-    assert code == 0, err
-    return json.loads(out)["outputs"]
-
-
-def test_infer_takes_the_declared_datatype(cli: Cli, server: FakeServer) -> None:
-    outputs = infer(cli, server, "--input", "x=[[1, 2]]")
-    assert outputs["x"] == {"datatype": "FP32", "shape": [1, 2], "data": [[1.0, 2.0]]}
-
-
-def test_infer_values_without_a_declaration(cli: Cli, server: FakeServer) -> None:
-    server.inference.signature = []
-    outputs = infer(
-        cli, server, "--text", "a", "--text", "b", "--input", "n=[1]", "--input", "f=1.5", "--input", "w=hi"
-    )
-    found = {name: (o["datatype"], o["data"]) for name, o in outputs.items()}
-    expected = {"text": ("BYTES", ["a", "b"]), "n": ("INT64", [1]), "f": ("FP32", [1.5]), "w": ("BYTES", ["hi"])}
-    assert found == expected
-    assert infer(cli, server, "--input", "n:INT32=[1]")["n"]["datatype"] == "INT32"
-
-
-def test_infer_from_files(cli: Cli, server: FakeServer, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.ones((2, 2), np.float32))
-    (tmp_path / "t.txt").write_text("one\ntwo\n")
-    outputs = infer(cli, server, "--input", f"x=@{tmp_path}/x.npy", "--input", f"t=@{tmp_path}/t.txt")
-    assert outputs["x"]["data"] == [[1.0, 1.0], [1.0, 1.0]]
-    assert outputs["t"]["data"] == ["one", "two"]
-    code, out, _ = cli("infer", "echo", "--input", "x=[[1,2]]", "--address", server.address, "--api-key", KEY)
-    assert code == 0
-    assert "FP32" in out
-
-
-@pytest.mark.parametrize(
-    ("given", "text"), [("x=[[1,2],[3]]", "one length"), ("x:FP99=1", "FP99"), ("x=@none.npy", "cannot be read")]
-)
-def test_infer_refuses_what_it_cannot_read(cli: Cli, server: FakeServer, given: str, text: str) -> None:
-    code, _, err = cli("infer", "echo", "--input", given, "--address", server.address, "--api-key", KEY)
-    assert code == 1
-    assert text in err

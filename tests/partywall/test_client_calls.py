@@ -6,23 +6,17 @@ import asyncio
 import inspect
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
-from client_fakes import FakeServer, fake_server
+from client_fakes import FakeServer
 from fakes_support import KEY
 
 import partywall
 from partywall import errors
 from partywall.errors import Reason
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
 
 
 class Either:

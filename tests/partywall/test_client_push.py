@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_fakes import FakeServer, fake_server
+from client_fakes import FakeServer
 from fakes_support import DATA_KEY, KEY
 
 import partywall
@@ -18,12 +18,6 @@ from partywall.sealed import Context, MemorySource, SealedReader, parse_header
 from partywall.v1 import models_pb2
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        yield fake
 
 
 @pytest.fixture
