@@ -111,6 +111,18 @@ def test_commands_of_the_pages_exist(page: Path) -> None:
         _check(text)
 
 
+def _all_options(command: Any) -> set[str]:
+    return _options(command).union(*(_all_options(one) for one in getattr(command, "commands", {}).values()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_options_that_pages_name_alone_exist(page: Path) -> None:
+    programs = "".join(path.read_text() for path in PROGRAMS)
+    for found in re.finditer(r"`(--[a-z][a-z-]+)[^`]*`", _FENCE.sub("", page.read_text())):
+        option = found[1]
+        assert option in _all_options(_tree()) or f'"{option}"' in programs, f"there is no option {option}"
+
+
 def test_commands_that_programs_name_exist() -> None:
     found = [span[1] for path in PROGRAMS for span in _SPAN.finditer(path.read_text())]
     found = [text for text in found if text != "partywall ARGUMENTS -o json"]

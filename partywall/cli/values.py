@@ -18,6 +18,8 @@ MOST = 1 << 62
 MOST_SECONDS = 100 * 365 * 86_400.0
 MOST_COUNT = (1 << 32) - 1
 MOST_CORES = 4096
+LEAST_MESSAGE, MOST_MESSAGE = 4 << 10, 512 << 20
+"""A frame of the link, which holds a message and more, has at most 1 GiB."""
 
 
 def parse_size(text: str) -> int:
@@ -28,6 +30,14 @@ def parse_size(text: str) -> int:
     number, power, binary = found.groups()
     unit: int = (1024 if binary else 1000) ** _POWERS[power.lower()]
     return round(_bounded(text, float(number) * unit, MOST))
+
+
+def parse_message_size(text: str) -> int:
+    """A size that a message of the wire may have: bytes."""
+    size = parse_size(text)
+    if not LEAST_MESSAGE <= size <= MOST_MESSAGE:
+        raise typer.BadParameter(f"{text!r} is no size of a message; write 4KiB to 512MiB")
+    return size
 
 
 def parse_duration(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -36,6 +36,15 @@ def test_a_command_has_its_group_and_what_it_alone_has(command: str, group: Any)
     assert not any(one.default is MISSING for one in fields(group))
 
 
+def test_every_option_that_is_declared_belongs_to_a_command() -> None:
+    infos = {name: get_args(one)[1] for name, one in vars(opt).items() if get_args(one)}
+    # Of one name alone typer makes the default.
+    declared_ones = {name: info.param_decls or (info.default,) for name, info in infos.items()}
+    taken = {text for command in ("up", "router", "agent") for one in own(command).values() for text in one.opts}
+    assert declared_ones
+    assert {name for name, names in declared_ones.items() if not set(names) & taken} == set()
+
+
 def test_up_has_what_both_have_word_for_word() -> None:
     up, router, agent = own("up"), own("router"), own("agent")
     assert set(up) == (set(router) - ROUTER_ALONE) | (set(agent) - AGENT_ALONE) | UP_ALONE
@@ -54,6 +63,7 @@ def other(group: Any, name: str, default: Any) -> Any:
         "tls_cert": Path("/there/cert.pem"),
         "tls_key": Path("/there/key.pem"),
         "connection_age_s": 7.5,
+        "max_message_bytes": 64 << 20,
     }
     if name in special:
         return special[name]

@@ -122,6 +122,14 @@ def test_sizes(text: str, size: int) -> None:
     assert values.parse_size(text) == size
 
 
+def test_sizes_of_messages_have_bounds() -> None:
+    assert values.parse_message_size("4KiB") == 4096
+    assert values.parse_message_size("512MiB") == 512 << 20
+    for bad in ("0", "1KiB", "1GiB", "many"):
+        with pytest.raises(typer.BadParameter, match="size"):
+            values.parse_message_size(bad)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90d", 7_776_000), ("500ms", 0.5), ("2", 2), ("1.5h", 5400)])
 def test_durations(text: str, seconds: float) -> None:
     assert values.parse_duration(text) == seconds

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from partywall.cli.settings import DEFAULT_ADMIN, DEFAULT_PUBLIC
-from partywall.cli.values import parse_size
+from partywall.cli.values import parse_message_size, parse_size
 
 ADMIN_LISTEN, LISTEN = DEFAULT_ADMIN, DEFAULT_PUBLIC
 METRICS_LISTEN = "127.0.0.1:8002"
@@ -68,6 +68,12 @@ SealedMemory = Annotated[
     int,
     typer.Option(
         "--sealed-memory", parser=parse_size, metavar="SIZE", help="Holds released versions' sealed files; 0: none."
+    ),
+]
+MaxMessageBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-message-bytes", parser=parse_message_size, metavar="SIZE", help="Largest request; 4 KiB to 512 MiB."
     ),
 ]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
@@ -131,6 +137,7 @@ class RouterOptions:
     tls_cert: TlsCert = None
     tls_key: TlsKey = None
     reflection: Reflection = False
+    max_message_bytes: MaxMessageBytes = 32 << 20
     no_admission: NoAdmission = False
     no_throttle: NoThrottle = False
     no_metrics: NoMetrics = False
@@ -139,6 +146,7 @@ class RouterOptions:
     no_hedging: NoHedging = False
     no_planner: NoPlanner = False
     no_regroup: NoRegroup = False
+    no_reshare: NoReshare = False
     placement: PlacementRule = PlacingRule.BEST_EFFORT
     max_replicas: MaxReplicas = 4
     merge_after_s: MergeAfterS = 120.0
