@@ -28,7 +28,7 @@ WINDOW_S = 0.002
 """While the thread has time to spare. uvloop's timers resolve one millisecond."""
 LONGEST = 3.0
 """By how much the window of a busy thread is longer."""
-IDLE_BELOW, BUSY_FROM = 0.5, 0.8
+IDLE_BELOW, BUSY_FROM = 0.6, 0.8
 """CPU shares of the thread between which the window grows. A router of which no more can be asked stands at 0.8: the
 rest of the time its gRPC threads, the agent or the load have the cores."""
 OPEN_AT_ARRIVALS = 2.0
