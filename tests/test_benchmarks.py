@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.dataplane import payload
 from benchmarks.dataplane.bench import BUSY, IDLE, MANY, Comparison, added_ms, ratio
+from benchmarks.dataplane.cores import together
 from benchmarks.dataplane.load import AioClient, H2Load, Outcome, Shape, choose_client, even_starts
 from benchmarks.dataplane.processes import cpu_s, descendants, machine, pss_mib, rss_mib
 from benchmarks.dataplane.report import comparison_table
@@ -105,6 +106,11 @@ def test_the_client_process_sends_what_was_ordered(echo: Server, shape: Shape) -
     assert 0.0 < outcome.p50_ms <= outcome.p99_ms
     if shape.rate_per_s:
         assert outcome.per_s < 2 * shape.rate_per_s
+
+
+def test_cores_together_are_compared_with_each_alone() -> None:
+    # Whoever else is on the machine moves it either way; it is a share, not a count.
+    assert 0.05 < together() < 20.0
 
 
 @pytest.mark.parametrize("rate_per_s", [40.0, 300.0, 1000.0, 1588.0, 2400.0, 3500.0])

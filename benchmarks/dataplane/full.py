@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks.dataplane import results
 from benchmarks.dataplane.bench import BUSY, IDLE, MANY
+from benchmarks.dataplane.cores import together
 from benchmarks.dataplane.load import Client, Shape, choose_client
 from benchmarks.dataplane.processes import pss_mib
 from benchmarks.dataplane.rounds import Sample, Spread, interleave
@@ -49,6 +50,8 @@ class Cell:
     label: str
     shape: Shape
     rounds: Sequence[Sequence[Sample]]
+    cores_together: float
+    """`cores.together()`, just before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +133,6 @@ def _cell(
     seconds: float = SECONDS,
 ) -> Cell:
     note(f"{label}: {rounds} rounds")
+    free = together()
     taken = interleave(servers, client, shape, rounds=rounds, seconds=seconds, note=lambda text: note(f"  {text}"))
-    return Cell(label, shape, taken)
+    return Cell(label, shape, taken, free)

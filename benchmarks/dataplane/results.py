@@ -97,6 +97,7 @@ def _markdown(full: Full) -> str:
         f"Machine: {machine_line()}.",
         f"Load: {full.client}. Medians over {len(full.open_loop.rounds)} interleaved rounds, ranges in parentheses.",
         f"Cores busy with other work meanwhile: {_foreign(full).text(2)}.",
+        f"Before each load, all cores at once did {_together(full).text(2)} of what each does alone.",
         "",
         "![CPU per request by process](dataplane.svg)",
     ]
@@ -110,6 +111,10 @@ def _foreign(full: Full) -> Spread:
     return Spread.of(s.foreign_cores for cell in (*full.closed, full.open_loop) for r in cell.rounds for s in r)
 
 
+def _together(full: Full) -> Spread:
+    return Spread.of(cell.cores_together for cell in (*full.closed, full.open_loop, full.features))
+
+
 def _document(full: Full) -> dict[str, Any]:
     cells = [*full.closed, full.open_loop, full.features]
     return {
@@ -120,6 +125,7 @@ def _document(full: Full) -> dict[str, Any]:
             {
                 "label": cell.label,
                 "shape": asdict(cell.shape),
+                "cores_together": round(cell.cores_together, 3),
                 "rounds": [[asdict(sample) for sample in samples] for samples in cell.rounds],
             }
             for cell in cells
