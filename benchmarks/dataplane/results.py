@@ -96,6 +96,7 @@ def _markdown(full: Full) -> str:
         "",
         f"Machine: {machine_line()}.",
         f"Load: {full.client}. Medians over {len(full.open_loop.rounds)} interleaved rounds, ranges in parentheses.",
+        "Of 1 KB with 1 and 64 in flight there are twice as many, half of them minutes after the others.",
         f"Cores busy with other work meanwhile: {_foreign(full).text(2)}.",
         f"Before each load, all cores at once did {_together(full).text(2)} of what each does alone.",
         "",
