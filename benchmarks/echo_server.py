@@ -1,6 +1,7 @@
 """The floor: a grpc.aio server on uvloop that answers every unary call with the bytes it got, and nothing more.
 
-Run: python benchmarks/echo_server.py [--listen 127.0.0.1:0]; prints `ready {"address": ...}` and serves until SIGTERM.
+Run: python benchmarks/echo_server.py [--listen 127.0.0.1:0] [--front aio|core]; prints `ready {"address": ...}` and
+serves until SIGTERM. `core`: the same handler on the server that the router's public port has.
 """
 
 from __future__ import annotations
@@ -35,9 +36,18 @@ class Echo(grpc.GenericRpcHandler):
         return request
 
 
-async def serve(listen: str) -> None:
+def _server(front: str) -> Any:
+    """The floor knows nothing of ours, not even as a module in its memory."""
+    if front == "aio":
+        return grpc.aio.server(options=OPTIONS)
+    from router.front.server import FrontServer
+
+    return FrontServer(OPTIONS)
+
+
+async def serve(listen: str, front: str) -> None:
     """Serves until SIGTERM or SIGINT."""
-    server = grpc.aio.server(options=OPTIONS)
+    server = _server(front)
     server.add_generic_rpc_handlers((Echo(),))
     port = server.add_insecure_port(listen)
     await server.start()
@@ -53,7 +63,9 @@ async def serve(listen: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", default="127.0.0.1:0")
-    uvloop.run(serve(parser.parse_args().listen))
+    parser.add_argument("--front", choices=("aio", "core"), default="aio")
+    options = parser.parse_args()
+    uvloop.run(serve(options.listen, options.front))
 
 
 if __name__ == "__main__":

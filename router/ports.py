@@ -30,6 +30,7 @@ from router.control.profiles_service import ProfilesService
 from router.control.rpc import AdminGuard, ErrorInterceptor
 from router.control.tenants_service import TenantsService
 from router.faces import Grants, Names
+from router.front.server import FrontServer, front_server
 from router.gateway import link_service
 from router.gateway.authn import Authenticator
 from router.gateway.frames_port import FramesPort
@@ -57,7 +58,7 @@ FORWARDED = (models_pb2.DESCRIPTOR.services_by_name["Models"], profiles_pb2.DESC
 class Ports:
     """The servers and where they listen. Processes that do not lead have no admin port and no metrics port."""
 
-    public: grpc.aio.Server
+    public: FrontServer | grpc.aio.Server
     admin: grpc.aio.Server | None
     link: grpc.aio.Server
     frames: FramesPort
@@ -130,15 +131,16 @@ def ready(parts: Parts) -> bool:
 
 def _public_server(
     parts: Parts, health: HealthServicer, authenticator: Authenticator, tenants_own: list[grpc.GenericRpcHandler]
-) -> tuple[grpc.aio.Server, InferenceService]:
+) -> tuple[FrontServer | grpc.aio.Server, InferenceService]:
     settings = parts.settings
-    server = grpc.aio.server(
-        options=options(
+    server = front_server(
+        settings.front,
+        options(
             settings.max_message_bytes,
             reuse_port=not settings.rank.alone,
             age_s=settings.public_connection_age_s,
             grace_s=settings.max_deadline_s,
-        )
+        ),
     )
     inference = InferenceService(
         authenticator,

@@ -11,6 +11,7 @@ import grpc
 
 from partywall.errors import InvalidInput, NotReady, Reason
 from router.control.rpc import translated
+from router.front.server import FrontServer
 
 METADATA_BYTES = 16 << 10
 PENDING_CALLS, MOST_PENDING_CALLS = 8_000, 12_000
@@ -87,7 +88,9 @@ def link_options(*, reuse_port: bool = False) -> list[tuple[str, Any]]:
     ]
 
 
-def bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None) -> Address:
+def bind(
+    server: FrontServer | grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None
+) -> Address:
     """Opens a port and answers the address it got.
 
     Raises:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from router.policy.wants import Placing
 
 MIB = 1 << 20
 SHARED_CONNECTION_AGE_S = 300.0
+
+
+class Front(StrEnum):
+    """The public port's gRPC server: `router.front`, or `grpc.aio`, which takes four times the CPU per call."""
+
+    CORE = "core"
+    AIO = "aio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class RouterSettings:
     tls_key: Path | None = None
     reflection: bool = False
     """Reflection on the public port too (the admin port always has it)."""
+    front: Front = Front.CORE
+    """What serves the public port."""
     max_message_bytes: int = 32 * MIB
     default_deadline_s: float = 30.0
     """For calls that bring no deadline."""

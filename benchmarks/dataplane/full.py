@@ -17,6 +17,7 @@ from benchmarks.dataplane.load import Client, Shape, choose_client
 from benchmarks.dataplane.processes import pss_mib
 from benchmarks.dataplane.rounds import Sample, Spread, interleave
 from benchmarks.dataplane.servers import Server, echo_server, partywall_server
+from router.settings import Front
 
 VALUES_150_KB, VALUES_2_MB = 38_400, 524_288
 OPEN_LOOP_SHARE = 0.6
@@ -36,6 +37,7 @@ FEATURES = {
     "no admission": ("--no-admission",),
     "no metrics": ("--no-metrics",),
     "no coalescing": ("--no-coalescing",),
+    "no server of its own: grpc.aio": ("--front", "aio"),
 }
 SECONDS = 1.5
 OPEN_LOOP_SECONDS = 10.0
@@ -86,14 +88,14 @@ def measure(rounds: int, note: Note) -> Full:
         client = choose_client(folder)
         with ExitStack() as servers:
             echo = servers.enter_context(echo_server(folder))
-            # The same gRPC settings as the router's, to tell what they alone bring.
-            tuned = servers.enter_context(echo_server(folder, "echo, router's gRPC settings", tuned=True))
+            # What the router's own server is worth to a bare call.
+            own = servers.enter_context(echo_server(folder, "echo on the router's server", front=Front.CORE))
             partywall = servers.enter_context(partywall_server(folder))
             pair = (echo, partywall)
             closed = [
                 _cell(
                     label,
-                    (echo, tuned, partywall) if shape in (IDLE, BUSY, MANY) else pair,
+                    (echo, own, partywall) if shape in (IDLE, BUSY, MANY) else pair,
                     client,
                     shape,
                     rounds,
@@ -104,7 +106,7 @@ def measure(rounds: int, note: Note) -> Full:
             open_loop = _open_loop(pair, client, closed, rounds, note)
             # A shared machine has states that last minutes: what bars are about is looked at again later in the run.
             closed = [
-                _joined(cell, _cell(cell.label, (echo, tuned, partywall), client, cell.shape, rounds, note))
+                _joined(cell, _cell(cell.label, (echo, own, partywall), client, cell.shape, rounds, note))
                 if cell.shape in (IDLE, BUSY, MANY)
                 else cell
                 for cell in closed

@@ -19,14 +19,12 @@ import grpc
 
 from benchmarks.dataplane import payload
 from benchmarks.dataplane.processes import descendants
+from router.settings import Front
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 START_S, STOP_S, CALL_S = 120.0, 40.0, 60.0
 RATE, BURST = 100_000, 20_000
 """The tenant's quota: far above what is sent, so that the throttle works on every request and refuses none."""
-
-ROUTER_GRPC = {"GRPC_EXPERIMENTS": "-event_engine_listener"}
-"""What `partywall up` gives the router's process."""
 
 Groups = Mapping[str, tuple[int, ...]]
 
@@ -67,10 +65,10 @@ class Server:
 
 
 @contextmanager
-def echo_server(folder: Path, name: str = "echo", *, tuned: bool = False) -> Iterator[Server]:
-    """The floor; `tuned` gives it the router's choice of gRPC's poller."""
-    env = environment(**ROUTER_GRPC) if tuned else environment()
-    with started([sys.executable, str(BENCHMARKS / "echo_server.py")], folder / f"{name}.log", env) as ready:
+def echo_server(folder: Path, name: str = "echo", *, front: Front = Front.AIO) -> Iterator[Server]:
+    """The floor, on grpc.aio; or the same on the server that the router's public port has."""
+    command = [sys.executable, str(BENCHMARKS / "echo_server.py"), "--front", front.value]
+    with started(command, folder / f"{name}.log".replace(" ", "-"), environment()) as ready:
         yield Server(name, ready["address"], {"echo": (ready["pid"],)})
 
 

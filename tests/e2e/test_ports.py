@@ -50,11 +50,13 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     return cert_path, key_path
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, Path]]:
+@pytest.fixture(scope="module", params=["core", "aio"])
+def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, Path]]:
+    """Over each of the servers that the public port may have."""
     folder = tmp_path_factory.mktemp("tls")
     cert, key = self_signed(folder)
-    made = Instance(folder, ("--tls-cert", str(cert), "--tls-key", str(key), "--reflection", "--drain-s", "2"))
+    options = ("--front", request.param, "--reflection", "--drain-s", "2")
+    made = Instance(folder, ("--tls-cert", str(cert), "--tls-key", str(key), *options))
     try:
         yield made.start(), cert
     finally:

@@ -58,6 +58,7 @@ def other(group: Any, name: str, default: Any) -> Any:
     special = {
         "placement": opt.PlacingRule.STRICT,
         "queue": opt.QueueOrder.FIFO,
+        "front": opt.FrontKind.AIO,
         "log_level": opt.Level.DEBUG,
         "modules": ["/there/one.py", "/there/two.py"],
         "tls_cert": Path("/there/cert.pem"),

@@ -21,9 +21,6 @@ from partywall.v1 import fleet_pb2
 
 _TOKEN_LIFETIME_S = 900
 _PROBE_TIMEOUT_S = 5.0
-_ROUTER_GRPC = "-event_engine_listener"
-"""gRPC's older poller reads the router's ports with one thread hop less: a sixth of the CPU of a bare call (figures:
-docs/performance.md). A release of gRPC that no longer has the choice says so on standard error and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,7 @@ class LocalInstance:
         argv = [*_partywall("router", self.data_dir), *self.router_options]
         for option, key in (("--listen", "public"), ("--admin-listen", "admin"), ("--link-listen", "link")):
             argv += [option, listens[key]]
-        chosen = "GRPC_EXPERIMENTS" in os.environ
-        return Launch(
-            [*argv, "--metrics-listen", listens["metrics"]], {} if chosen else {"GRPC_EXPERIMENTS": _ROUTER_GRPC}
-        )
+        return Launch([*argv, "--metrics-listen", listens["metrics"]], {})
 
     def agent(self, addresses: Addresses) -> Launch:
         home = self.data_dir / "node"

@@ -22,6 +22,11 @@ class QueueOrder(enum.StrEnum):
     FIFO = "fifo"
 
 
+class FrontKind(enum.StrEnum):
+    CORE = "core"
+    AIO = "aio"
+
+
 class PlacingRule(enum.StrEnum):
     BEST_EFFORT = "best-effort"
     STRICT = "strict"
@@ -75,6 +80,10 @@ MaxMessageBytes = Annotated[
     typer.Option(
         "--max-message-bytes", parser=parse_message_size, metavar="SIZE", help="Largest request; 4 KiB to 512 MiB."
     ),
+]
+FrontServer = Annotated[
+    FrontKind,
+    typer.Option("--front", help="The public port's gRPC server; aio: grpc.aio, at four times the CPU per call."),
 ]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
@@ -138,6 +147,7 @@ class RouterOptions:
     tls_key: TlsKey = None
     reflection: Reflection = False
     max_message_bytes: MaxMessageBytes = 32 << 20
+    front: FrontServer = FrontKind.CORE
     no_admission: NoAdmission = False
     no_throttle: NoThrottle = False
     no_metrics: NoMetrics = False

@@ -50,7 +50,7 @@ def router(
     data_dir = existing_data_dir(session)
     with extra("router"):
         from router.policy.wants import Placing
-        from router.settings import RouterSettings
+        from router.settings import Front, RouterSettings
 
         if processes > 1:
             from router.processes.parent import run
@@ -69,6 +69,7 @@ def router(
         tls_key=given.tls_key,
         reflection=given.reflection,
         max_message_bytes=given.max_message_bytes,
+        front=Front(given.front.value),
         admission=not given.no_admission,
         throttle=not given.no_throttle,
         retries=not given.no_retries,
