@@ -1,15 +1,15 @@
-"""Many small messages in one frame, but only under load.
+"""Many small messages in one frame, but only where CPU is short.
 
-A frame costs hundreds of microseconds of CPU on its way to the worker and back, whatever it holds, so a busy link
-gathers for one window before it writes. Whether it gathers depends on the *arrival rate* alone: enough must be expected
-within the window. What arrives together counts once, as waiting brings nothing to a clump that is complete. What waits
-has no say in it, so waiting cannot keep itself up. The *company*, how many are under way together, can only end a wait
-sooner: when as many wait here, nobody is left to come. So a caller that sends one at a time never waits for itself, and
-a few go together as soon as the last of them is here.
+A frame costs hundreds of microseconds of CPU on its way to the worker and back, whatever it holds. With CPU to spare
+only time counts, and nothing waits: what comes together goes together. In need of CPU everybody waits for what frames
+cost, so a busy link gathers for a window before it writes, and the window is the longer the busier its thread is. A
+longer window makes the thread less busy: the two meet, and there is nothing to tip over.
 
-How long the window is depends on the *busyness* of the thread: with CPU to spare only time counts, and it is short; in
-need of CPU everybody waits for what frames cost, and it is longer. A longer window makes the thread less busy, so the
-two meet: there is nothing to tip over.
+Whether it gathers also depends on the *arrival rate*: enough must be expected within the longest window. What arrives
+together counts once, as waiting brings nothing to a clump that is complete. What waits has no say in it, so waiting
+cannot keep itself up. The *company*, how many are under way together, can only end a wait sooner: when as many wait
+here, nobody is left to come. So a caller that sends one at a time never waits for itself, and a few go together as soon
+as the last of them is here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ from partywall.clock import Clock
 T = TypeVar("T")
 
 WINDOW_S = 0.002
-"""While the thread has time to spare. uvloop's timers resolve one millisecond."""
-LONGEST = 3.0
-"""By how much the window of a busy thread is longer."""
+"""Of a thread without time to spare. uvloop's timers resolve one millisecond."""
 IDLE_BELOW, BUSY_FROM = 0.6, 0.8
-"""CPU shares of the thread between which the window grows. A router of which no more can be asked stands at 0.8: the
+"""CPU shares of the thread between which the window opens. A router of which no more can be asked stands at 0.8: the
 rest of the time its gRPC threads, the agent or the load have the cores."""
 OPEN_AT_ARRIVALS = 2.0
-"""Expected arrivals per (short) window from which gathering pays."""
+"""Expected arrivals per (longest) window from which gathering pays."""
 MEMORY_S, BUSY_MEMORY_S = 0.02, 0.1
 
 
@@ -92,9 +90,9 @@ class Busyness:
             self.share = self.share * kept + (1.0 - kept) * min(1.0, used_s / elapsed_s)
 
 
-def longer(share: float) -> float:
-    """By how much the window is longer for a thread that computes so much of the time, 1.0 to `LONGEST`."""
-    return 1.0 + (LONGEST - 1.0) * min(1.0, max(0.0, (share - IDLE_BELOW) / (BUSY_FROM - IDLE_BELOW)))
+def opening(share: float) -> float:
+    """What part of the longest window a thread gathers for that computes so much of the time, 0.0 to 1.0."""
+    return min(1.0, max(0.0, (share - IDLE_BELOW) / (BUSY_FROM - IDLE_BELOW)))
 
 
 class Coalescer(Generic[T]):
@@ -117,7 +115,7 @@ class Coalescer(Generic[T]):
         """
         Args:
             company: How many are under way together, what waits here among them.
-            window_s: The window of a thread that has time to spare; 0.0: nothing is gathered.
+            window_s: The window of a thread that has no time to spare; 0.0: nothing is gathered.
             cpu_s: CPU seconds of the loop's thread so far.
         """
         self._write = write
@@ -149,8 +147,9 @@ class Coalescer(Generic[T]):
     async def run(self) -> None:
         while True:
             await self._wake.wait()
-            if self._pays():
-                await self._gather()
+            window_s = self._window()
+            if window_s > 0.0:
+                await self._gather(window_s)
             items, self._items = self._items[: self._max_items], self._items[self._max_items :]
             if not self._items:
                 self._wake.clear()
@@ -158,17 +157,21 @@ class Coalescer(Generic[T]):
             self._arrivals = 0.0
             await self._write(items)
 
-    def _pays(self) -> bool:
+    def _window(self) -> float:
+        """How long to gather now, seconds."""
         self._enough = min(float(self._max_items), self._company() - 0.5)
-        if len(self._items) >= self._enough:
-            return False
-        return self._rate.at(self._clock.monotonic()) * self._window_s >= OPEN_AT_ARRIVALS
+        if self._window_s <= 0.0 or len(self._items) >= self._enough:
+            return 0.0
+        now_s = self._clock.monotonic()
+        if self._rate.at(now_s) * self._window_s < OPEN_AT_ARRIVALS:
+            return 0.0
+        self._busyness.look(self._cpu_s(), now_s)
+        return self._window_s * opening(self._busyness.share)
 
-    async def _gather(self) -> None:
+    async def _gather(self, window_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._gathering = loop.create_future()
-        self._busyness.look(self._cpu_s(), self._clock.monotonic())
-        timer = loop.call_later(self._window_s * longer(self._busyness.share), self._go)
+        timer = loop.call_later(window_s, self._go)
         try:
             await self._gathering
         finally:

@@ -12,14 +12,13 @@ from partywall.clock import SystemClock, VirtualClock
 from partywall.wire.coalesce import (
     BUSY_FROM,
     IDLE_BELOW,
-    LONGEST,
     OPEN_AT_ARRIVALS,
     WINDOW_S,
     ArrivalRate,
     Busyness,
     Coalescer,
     Crowd,
-    longer,
+    opening,
 )
 
 
@@ -57,10 +56,10 @@ def test_busyness_is_the_share_of_the_time_that_a_thread_computes() -> None:
 
 def test_the_window_grows_with_busyness_between_its_bounds() -> None:
     shares = [0.0, IDLE_BELOW, 0.6, 0.7, BUSY_FROM, 1.0]
-    factors = [longer(share) for share in shares]
-    assert factors == sorted(factors)
-    assert factors[:2] == [1.0, 1.0]
-    assert factors[-2:] == [LONGEST, LONGEST]
+    parts = [opening(share) for share in shares]
+    assert parts == sorted(parts)
+    assert parts[:2] == [0.0, 0.0]
+    assert parts[-2:] == [1.0, 1.0]
 
 
 def crowd() -> float:
@@ -96,7 +95,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.monotonic()
 
 
-def frames_of(company: Callable[[], float], arrivals: float, count: int = 800, share: float = 0.0) -> list[int]:
+def frames_of(company: Callable[[], float], arrivals: float, count: int = 4000, share: float = 1.0) -> list[int]:
     """Sizes of the frames while items come one by one, eight in a window; the thread computes `share` of the time."""
     clock, sizes = VirtualClock(), list[int]()
 
@@ -116,15 +115,33 @@ def frames_of(company: Callable[[], float], arrivals: float, count: int = 800, s
     return sizes
 
 
+def late_mean(sizes: list[int]) -> float:
+    """Of the frames in which the second half of all items went: the busyness is known by then."""
+    late, left = [], sum(sizes) / 2
+    for size in reversed(sizes):
+        late.append(size)
+        left -= size
+        if left <= 0:
+            break
+    return sum(late) / len(late)
+
+
 def test_many_arrivals_in_company_share_frames() -> None:
     sizes = frames_of(crowd, 1.0)
-    assert sum(sizes) / len(sizes) > OPEN_AT_ARRIVALS
+    assert late_mean(sizes) > OPEN_AT_ARRIVALS
 
 
-def test_a_busy_thread_gathers_longer() -> None:
-    """By as much as its window is longer, once the busyness is known."""
-    idle, busy = frames_of(crowd, 1.0), frames_of(crowd, 1.0, share=1.0)
-    assert busy[-2] / idle[-2] == pytest.approx(LONGEST, rel=0.2)
+def test_a_thread_with_time_to_spare_gathers_nothing() -> None:
+    assert set(frames_of(crowd, 1.0, share=IDLE_BELOW)) == {1}
+
+
+def test_a_busier_thread_gathers_longer() -> None:
+    shares = [IDLE_BELOW, IDLE_BELOW + (BUSY_FROM - IDLE_BELOW) / 2, BUSY_FROM, 1.0]
+    none, half, full, fuller = (late_mean(frames_of(crowd, 1.0, share=share)) for share in shares)
+    assert none == 1.0
+    assert half == pytest.approx(full / 2, abs=1.1)
+    assert full == pytest.approx(8, abs=1.1)
+    assert fuller == pytest.approx(full, abs=1.1)
 
 
 def test_a_caller_alone_never_waits() -> None:
@@ -140,21 +157,31 @@ async def test_when_all_are_here_nothing_more_is_waited_for() -> None:
     """Eight that send one at a time: the frame goes with the eighth of them, not with the window."""
     frames: list[list[int]] = []
     together = 1.0
+    clock = VirtualClock()
+    clock.advance(1.0)
 
     async def write(items: list[int]) -> None:
         frames.append(items)
 
-    coalescer: Coalescer[int] = Coalescer(write, SystemClock(), lambda: together, window_s=60.0)
+    coalescer: Coalescer[int] = Coalescer(write, clock, lambda: together, window_s=60.0, cpu_s=clock.monotonic)
     task = asyncio.create_task(coalescer.run())
     for number in range(20):
         coalescer.add(number)
         await settle()
     assert sum(map(len, frames)) == 20
     together = 8.0
+    # What shows the thread busy: one look, and another a second later.
+    for _ in range(2):
+        coalescer.add(-1)
+        await settle()
+        clock.advance(1.0)
+    coalescer.add(-1)
+    await settle()
+    assert sum(map(len, frames)) == 23
     for number in range(7):
         coalescer.add(number)
         await settle()
-    assert sum(map(len, frames)) == 20
+    assert sum(map(len, frames)) == 23
     coalescer.add(7)
     await settle()
     assert frames[-1] == list(range(8))
