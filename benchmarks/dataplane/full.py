@@ -21,6 +21,8 @@ from router.settings import Front
 
 VALUES_150_KB, VALUES_2_MB = 38_400, 524_288
 OPEN_LOOP_SHARE = 0.6
+FIXED_PER_S = 2500.0
+"""Stays the same whatever the capacity is: what becomes faster is seen."""
 CLOSED = {
     "1 KB, 1 in flight": IDLE,
     "1 KB, 16 in flight": Shape(1, 16),
@@ -62,7 +64,7 @@ class Full:
 
     client: str
     closed: Sequence[Cell]
-    open_loop: Cell
+    open_loops: Sequence[Cell]
     features: Cell
     memory_mib: dict[str, float]
 
@@ -103,7 +105,10 @@ def measure(rounds: int, note: Note) -> Full:
                 )
                 for label, shape in CLOSED.items()
             ]
-            open_loop = _open_loop(pair, client, closed, rounds, note)
+            open_loops = [
+                _cell(label, pair, client, shape, rounds, note, OPEN_LOOP_SECONDS)
+                for label, shape in _open_shapes(closed).items()
+            ]
             # A shared machine has states that last minutes: what bars are about is looked at again later in the run.
             closed = [
                 _joined(cell, _cell(cell.label, (echo, own, partywall), client, cell.shape, rounds, note))
@@ -113,7 +118,7 @@ def measure(rounds: int, note: Note) -> Full:
             ]
             memory = {role: pss_mib(pids) for server in pair for role, pids in server.groups.items()}
         features = _features(folder, client, rounds, note)
-        return Full(client.name, closed, open_loop, features, memory)
+        return Full(client.name, closed, open_loops, features, memory)
 
 
 def _joined(first: Cell, second: Cell) -> Cell:
@@ -122,13 +127,14 @@ def _joined(first: Cell, second: Cell) -> Cell:
     return replace(first, rounds=[*first.rounds, *second.rounds], cores_together=free)
 
 
-def _open_loop(pair: Sequence[Server], client: Client, closed: Sequence[Cell], rounds: int, note: Note) -> Cell:
-    """Both servers at the same rate: a share of what Partywall does at most."""
+def _open_shapes(closed: Sequence[Cell]) -> dict[str, Shape]:
+    """By label: a share of what Partywall does at most, and a fixed rate."""
     many = next(cell for cell in closed if cell.shape == MANY)
     capacity = Spread.of(samples[-1].outcome.per_s for samples in many.rounds).median
-    shape = replace(MANY, streams=64, rate_per_s=round(OPEN_LOOP_SHARE * capacity))
-    label = f"open loop, {shape.rate_per_s:.0f}/s ({OPEN_LOOP_SHARE:.0%} of capacity)"
-    return _cell(label, pair, client, shape, rounds, note, OPEN_LOOP_SECONDS)
+    share = round(OPEN_LOOP_SHARE * capacity)
+    rates = {f"open loop, {share}/s ({OPEN_LOOP_SHARE:.0%} of capacity)": share}
+    rates |= {f"open loop, {FIXED_PER_S:.0f}/s": FIXED_PER_S}
+    return {label: replace(MANY, streams=64, rate_per_s=rate) for label, rate in rates.items()}
 
 
 def _features(folder: Path, client: Client, rounds: int, note: Note) -> Cell:

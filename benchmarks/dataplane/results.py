@@ -45,7 +45,7 @@ def write(full: Full, folder: Path = RESULTS) -> list[Path]:
 def _sections(full: Full) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
     """(title, headers, rows) of each table."""
     yield "Closed loop", HEADERS, [row for cell in full.closed for row in _rows(cell)]
-    yield "Open loop", HEADERS, _rows(full.open_loop)
+    yield "Open loop", HEADERS, [row for cell in full.open_loops for row in _rows(cell)]
     yield "Features switched off one by one (1 KB, 64 in flight)", FEATURE_HEADERS, _feature_rows(full.features)
     memory = [[role, f"{mib:.0f}"] for role, mib in full.memory_mib.items()]
     yield "Resident memory after all of it (proportional set size)", ("process", "MiB"), memory
@@ -88,6 +88,7 @@ def _client(samples: Sequence[Sample]) -> list[str]:
 
 
 def _markdown(full: Full) -> str:
+    rounds = len(full.open_loops[0].rounds)
     made = f"Made by `python benchmarks/run.py --full` on {datetime.now(UTC):%Y-%m-%d}"
     lines = [
         "# Data plane: measured",
@@ -95,7 +96,7 @@ def _markdown(full: Full) -> str:
         f"{made}; how to read it: [performance](../performance.md).",
         "",
         f"Machine: {machine_line()}.",
-        f"Load: {full.client}. Medians over {len(full.open_loop.rounds)} interleaved rounds, ranges in parentheses.",
+        f"Load: {full.client}. Medians over {rounds} interleaved rounds, ranges in parentheses.",
         "Of 1 KB with 1 and 64 in flight there are twice as many, half of them minutes after the others.",
         f"Cores busy with other work meanwhile: {_foreign(full).text(2)}.",
         f"Before each load, all cores at once did {_together(full).text(2)} of what each does alone.",
@@ -109,15 +110,15 @@ def _markdown(full: Full) -> str:
 
 
 def _foreign(full: Full) -> Spread:
-    return Spread.of(s.foreign_cores for cell in (*full.closed, full.open_loop) for r in cell.rounds for s in r)
+    return Spread.of(s.foreign_cores for cell in (*full.closed, *full.open_loops) for r in cell.rounds for s in r)
 
 
 def _together(full: Full) -> Spread:
-    return Spread.of(cell.cores_together for cell in (*full.closed, full.open_loop, full.features))
+    return Spread.of(cell.cores_together for cell in (*full.closed, *full.open_loops, full.features))
 
 
 def _document(full: Full) -> dict[str, Any]:
-    cells = [*full.closed, full.open_loop, full.features]
+    cells = [*full.closed, *full.open_loops, full.features]
     return {
         "machine": asdict(machine()),
         "client": full.client,
@@ -139,7 +140,7 @@ def _plot(full: Full, path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    cells = [cell for cell in (*full.closed, full.open_loop) if cell.shape.values == full.closed[0].shape.values]
+    cells = [cell for cell in (*full.closed, *full.open_loops) if cell.shape.values == full.closed[0].shape.values]
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()

@@ -20,6 +20,10 @@ Deserialize = Callable[[bytes], Any]
 Metadata = core.Pairs
 
 
+class CallerGone(grpc.aio.InternalError):
+    """Something could not be sent, because nobody is left to read it: no failure of the handler's."""
+
+
 class CallContext(grpc.aio.ServicerContext[Any, Any]):
     """Belongs to the loop. `task` is what serves the call; it is cancelled when the caller is gone or out of time."""
 
@@ -105,7 +109,11 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         await self._done((core.SendInitialMetadata(tuple(initial_metadata), core.NO_FLAGS),))
 
     async def write(self, message: Any) -> None:
-        """Sends one message of a stream; waits until the caller's flow control has taken it."""
+        """Sends one message of a stream; waits until the caller's flow control has taken it.
+
+        Raises:
+            CallerGone: There is no caller any more.
+        """
         if self._ended:
             raise grpc.aio.UsageError("the call has ended")
         raw = message if self.serialize is None else self.serialize(message)
@@ -180,7 +188,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         return (core.SendInitialMetadata(None, core.NO_FLAGS),)
 
     async def _done(self, operations: tuple[Any, ...], must: bool = True) -> bool:
-        """Waits for a batch; answers whether the core could do it, raises where it `must`."""
+        """Waits for a batch; answers whether the core could do it; CallerGone where it `must` and could not."""
         waiting: asyncio.Future[bool] = self._loop.create_future()
 
         def completed(event: Any) -> None:
@@ -190,7 +198,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self.core.start_server_batch(operations, completed)
         done = await waiting
         if must and not done:
-            raise grpc.aio.InternalError("the caller is gone")
+            raise CallerGone("the caller is gone")
         return done
 
     @staticmethod

@@ -8,7 +8,7 @@ for its message, one for the answer with its status: four completions, none of w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -19,13 +19,17 @@ from partywall.errors import InternalError, InvalidInput
 from partywall.wire.status import to_status
 from router.front import core
 from router.front.completions import Completions
-from router.front.context import CallContext
+from router.front.context import CallContext, CallerGone
 from router.settings import Front
 
 log = structlog.get_logger(__name__)
 
 STOP_S = 5.0
 """For the core to end calls that were cancelled."""
+
+
+_Call = Callable[[Any, Any], Any]
+"""A handler's own function: (request or iterator, context)."""
 
 
 class _Wanted(NamedTuple):
@@ -76,6 +80,11 @@ class FrontServer:
         """The port, 0 where it could not be opened."""
         return self._core.add_http2_port(address.encode(), core.inner(credentials))
 
+    @property
+    def running(self) -> int:
+        """Handlers that have not ended."""
+        return len(self._running)
+
     async def start(self) -> None:
         """Serves from now on."""
         self._loop = asyncio.get_running_loop()
@@ -96,7 +105,7 @@ class FrontServer:
         for task in list(self._running):
             task.cancel()
         if not await self._ended_within(STOP_S):
-            log.error("calls did not end", calls=len(self._running))
+            log.error("calls did not end", calls=self.running)
             return
         self._core.destroy()
         await self._completions.stop()
@@ -133,7 +142,7 @@ class FrontServer:
         elif handler.request_streaming:
             context.deserialize, context.serialize = handler.request_deserializer, handler.response_serializer
             call = handler.stream_stream if handler.response_streaming else handler.stream_unary
-            self._serve(context, wanted.method, _called(call, context, context, handler.response_streaming))
+            self._serve(context, wanted.method, call, context, handler.response_streaming)
         else:
             receive = core.ReceiveMessage(core.NO_FLAGS)
             context.core.start_server_batch(
@@ -164,35 +173,31 @@ class FrontServer:
                 _refuse(context, InvalidInput(f"the request is not the message that {method} takes"))
                 return
         call = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        self._serve(context, method, _called(call, request, context, handler.response_streaming))
+        self._serve(context, method, call, request, handler.response_streaming)
 
-    def _serve(self, context: CallContext, method: str, serving: Coroutine[Any, Any, None]) -> None:
-        context.task = task = self._loop.create_task(_guarded(context, method, serving))
+    def _serve(self, context: CallContext, method: str, call: _Call, request: Any, streams: bool) -> None:
+        context.task = task = self._loop.create_task(_served(context, method, call, request, streams))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
 
-async def _called(call: Callable[[Any, Any], Any], request: Any, context: CallContext, streams: bool) -> None:
-    """Runs a handler to its end and sends what it gives."""
-    given = call(request, context)
-    if not streams:
-        reply = await given
-        context.answer(reply if context.serialize is None else context.serialize(reply))
-    elif hasattr(given, "__aiter__"):
-        async with aclosing(given):
-            async for message in given:
-                await context.write(message)
-        context.end_as_set()
-    else:
-        await given
-        context.end_as_set()
-
-
-async def _guarded(context: CallContext, method: str, serving: Coroutine[Any, Any, None]) -> None:
+async def _served(context: CallContext, method: str, call: _Call, request: Any, streams: bool) -> None:
+    """Runs a handler to its end, and sends what it gives or how it failed."""
     try:
-        await serving
-    except grpc.aio.AbortError:
-        pass  # Its status is under way.
+        given = call(request, context)
+        if not streams:
+            reply = await given
+            context.answer(reply if context.serialize is None else context.serialize(reply))
+        elif hasattr(given, "__aiter__"):
+            async with aclosing(given):
+                async for message in given:
+                    await context.write(message)
+            context.end_as_set()
+        else:
+            await given
+            context.end_as_set()
+    except (grpc.aio.AbortError, CallerGone):
+        pass  # Its status is under way, or nobody would read one.
     except asyncio.CancelledError:
         context.end(grpc.StatusCode.CANCELLED, "the server ended this call")
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,7 @@ from partywall.errors import InvalidInput, Reason
 from partywall.wire.status import from_rpc_error
 from router.front import core
 from router.front.completions import AT_ONCE, Completions
+from router.front.context import CallContext
 from router.front.server import FrontServer, front_server
 from router.settings import Front
 
@@ -69,6 +71,36 @@ async def test_a_handler_table_that_fails_ends_its_call_only(world: World) -> No
     with structlog.testing.capture_logs():
         assert (await failure(world.unary("nothing"))).code() is grpc.StatusCode.INTERNAL
     assert await world.unary("echo", b"on") == b"on"
+
+
+async def test_calls_cancelled_at_once_leave_nothing_behind(world: World) -> None:
+    """Some are over before their handler has begun."""
+    for number in range(300):
+        calls = [world.call("/test.Front/wait") for _ in range(3)]
+        await asyncio.sleep(0.0002 * (number % 5))
+        for call in calls:
+            call.cancel()
+    async with asyncio.timeout(WAIT_S):
+        while world.server.running:
+            await asyncio.sleep(0.01)
+    assert await world.unary("echo", b"on") == b"on"
+
+
+async def test_a_call_leaves_no_cycles_behind(world: World) -> None:
+    """Else the collector would have work with every request."""
+    for _ in range(5):
+        await world.unary("echo", b"a")
+    stubs: Any = world.channel.unary_unary("/test.Front/echo")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            await stubs(b"a", timeout=WAIT_S)
+        await asyncio.sleep(0.05)
+        ours = [x for x in gc.get_objects() if isinstance(x, CallContext)]
+    finally:
+        gc.enable()
+    assert len(ours) <= 1
 
 
 class Event:
