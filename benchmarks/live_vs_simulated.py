@@ -6,12 +6,13 @@ One core of its own serves two models of one trust group in one worker, each of 
 request of 32 rows, up to four requests a batch) and `large` (about 15 ms, one a batch). Arrivals are gamma with CV 2,
 objectives six times a single request, sent as deadlines, so that admission refuses and the queue drops. Together they
 ask for `LOADS` of the core. A round profiles both models (batches of one to four, taking turns), draws arrivals, plays
-them live, and plays the very arrivals in the simulator, whose objects are the router's `routing.choose` and the agent's
-`WorkQueue`, with the profile's service times. Those are the worker's own word (`partywall requests list`): a caller's
-latency holds the road too, which other requests do not wait for. The road is what a calm open loop shows beside
-waiting and service; half of it lies before the router, half behind, so a reply may come late that admission thought in
-time. The turnaround between two batches keeps the worker from its next one. The last line is one JSON object of
-medians over the rounds.
+them live, profiles again, and plays the very arrivals in the simulator, whose objects are the router's
+`routing.choose` and the agent's `WorkQueue`, with the service times of both profiles' mean: a shared machine's speed
+drifts by a tenth within a round, and one profile alone is off by that. Service times are the worker's own word
+(`partywall requests list`): a caller's latency holds the road too, which other requests do not wait for. The road is
+what a calm open loop shows beside waiting and service; half of it lies before the router, half behind, so a reply may
+come late that admission thought in time. The turnaround between two batches keeps the worker from its next one. The
+last line is one JSON object of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.dataplane.processes import busy_s, machine
-from benchmarks.live.measured import MODELS, PART, Profiled, Way, profile
+from benchmarks.live.measured import MODELS, PART, Profiled, Way, between, profile
 from benchmarks.live.site import Site, site
 from loadgen.arrivals import FloatArray, Gamma, rng_for
 from loadgen.as_served import AsServed
@@ -92,17 +93,18 @@ def _p95_ms(latency_s: FloatArray) -> float:
 
 
 async def one_round(place: Site, number: int, load: float, seconds: float, seed: int) -> dict[str, Any]:
-    """Profile, draw, play twice."""
-    profiles, way = await profile(place)
+    """Profile, draw, play live, profile again, and play in the simulator."""
+    before = profiles, way = await profile(place)
     single_s = {m.name: profiles[m.name].batch_s[0] for m in MODELS}
     objective_s = {name: OBJECTIVE * took + way.outside_s for name, took in single_s.items()}
     arrivals = [
         Gamma(load * PART[m.name] / single_s[m.name], CV).times_s(rng_for(seed + number, m.name), seconds)
         for m in MODELS
     ]
-    before = busy_s()
+    began = busy_s()
     tables = await place.open(list(zip(MODELS, arrivals, strict=True)), objective_s)
-    real, busy = live(tables, objective_s), (busy_s() - before) / seconds
+    real, busy = live(tables, objective_s), (busy_s() - began) / seconds
+    profiles, way = between(before, await profile(place))
     made = simulate(profiles, way, objective_s, arrivals)
     return {
         "load": load,

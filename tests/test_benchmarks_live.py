@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import fairness, live_vs_simulated
 from benchmarks.fairness import Seen
-from benchmarks.live.measured import LARGE, SMALL, Profiled, Way
+from benchmarks.live.measured import LARGE, SMALL, Profiled, Way, between
 from benchmarks.live_vs_simulated import Result
 from loadgen.arrivals import Poisson, rng_for
 from loadgen.results import Fate, Requests
@@ -83,3 +83,12 @@ def test_fairness_needs_both_an_unmoved_tail_and_served_requests() -> None:
     seen = Seen.of(table("acme", [0.02, 0.04, 9.0], [Fate.SERVED, Fate.SERVED, Fate.REFUSED]))
     assert (seen.served, seen.planned, seen.p50_ms) == (2, 3, 30.0)
     assert replace(seen, served=0) != seen
+
+
+def test_what_held_between_two_measurements_is_their_mean() -> None:
+    before = ({"a": Profiled((0.010, 0.016), 0.1)}, Way(0.004, 0.0005, 0.001))
+    after = ({"a": Profiled((0.012, 0.020), 0.2)}, Way(0.002, 0.0007, 0.0))
+    profiles, way = between(before, after)
+    assert profiles["a"].batch_s == pytest.approx((0.011, 0.018))
+    assert profiles["a"].scatter == pytest.approx(0.15)
+    assert (way.outside_s, way.gap_s, way.wake_s) == pytest.approx((0.003, 0.0006, 0.0005))

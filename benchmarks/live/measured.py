@@ -38,7 +38,23 @@ class Way:
     wake_s: float
 
 
-async def profile(place: Site) -> tuple[dict[str, Profiled], Way]:
+Measured = tuple[dict[str, Profiled], Way]
+
+
+def between(before: Measured, after: Measured) -> Measured:
+    """What held while something ran between two measurements, if the machine's speed changed evenly."""
+    profiles = {
+        name: Profiled(
+            tuple((a + b) / 2 for a, b in zip(old.batch_s, after[0][name].batch_s, strict=True)),
+            (old.scatter + after[0][name].scatter) / 2,
+        )
+        for name, old in before[0].items()
+    }
+    ways = [(way.outside_s, way.gap_s, way.wake_s) for way in (before[1], after[1])]
+    return profiles, Way(*((a + b) / 2 for a, b in zip(*ways, strict=True)))
+
+
+async def profile(place: Site) -> Measured:
     """Every batch size, and the road.
 
     First both models are kept busy at once, one caller each, so that they take turns: a model that finds its weights
