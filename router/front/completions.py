@@ -40,11 +40,16 @@ class Completions:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Ends the queue and waits for its thread; every call must have ended."""
+    async def stop(self, within_s: float) -> bool:
+        """Ends the queue and its thread, every call must have ended; answers whether that was done in time."""
         self._queue.shutdown()
-        await self._ended.wait()
-        await asyncio.to_thread(self._thread.join)
+        try:
+            await asyncio.wait_for(self._ended.wait(), within_s)
+        except TimeoutError:
+            return False
+        # It has nothing left to do but to return.
+        await asyncio.to_thread(self._thread.join, within_s)
+        return True
 
     def _wait(self) -> None:
         while True:

@@ -24,6 +24,8 @@ from router.settings import Front
 
 log = structlog.get_logger(__name__)
 
+MOST_NAME = 200
+"""Of a method's name in logs and replies: a stranger chose it."""
 STOP_S = 5.0
 """For the core to end calls that were cancelled."""
 
@@ -108,7 +110,8 @@ class FrontServer:
             log.error("calls did not end", calls=self.running)
             return
         self._core.destroy()
-        await self._completions.stop()
+        if not await self._completions.stop(STOP_S):
+            log.error("completions did not end")
 
     async def _ended_within(self, seconds: float) -> bool:
         try:
@@ -130,15 +133,15 @@ class FrontServer:
         context = CallContext(event, self._loop)
         context.core.start_server_batch((core.ReceiveClose(core.NO_FLAGS),), context.on_close)
         try:
-            self._route(context, _Wanted(event.call_details.method.decode(), event.invocation_metadata))
+            self._route(context, _Wanted(event.call_details.method.decode(errors="replace"), event.invocation_metadata))
         except Exception:
-            log.exception("call not routed", method=repr(event.call_details.method))
+            log.exception("call not routed", method=repr(event.call_details.method[:MOST_NAME]))
             _refuse(context, InternalError("the router failed on this call; its log has the cause"))
 
     def _route(self, context: CallContext, wanted: _Wanted) -> None:
         handler: Any = self._handler(wanted)
         if handler is None:
-            context.end(grpc.StatusCode.UNIMPLEMENTED, f"no service of this port has {wanted.method}")
+            context.end(grpc.StatusCode.UNIMPLEMENTED, f"no service of this port has {wanted.method[:MOST_NAME]}")
         elif handler.request_streaming:
             context.deserialize, context.serialize = handler.request_deserializer, handler.response_serializer
             call = handler.stream_stream if handler.response_streaming else handler.stream_unary

@@ -47,7 +47,8 @@ async def test_metadata_peer_and_deadline_reach_the_handler(world: World) -> Non
     await world.unary("terms", metadata=(("x-who", "acme"), ("x-data-bin", b"")), timeout=None)
     first, second = world.seen.remaining
     assert first is not None
-    assert 0 < first <= 5
+    # gRPC rounds it up on the wire.
+    assert 0 < first < 6
     assert second is None
 
 

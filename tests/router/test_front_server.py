@@ -73,6 +73,22 @@ async def test_a_handler_table_that_fails_ends_its_call_only(world: World) -> No
     assert await world.unary("echo", b"on") == b"on"
 
 
+async def test_a_stranger_s_method_name_is_cut(world: World) -> None:
+    refused = await failure(world.call(f"/{'x' * 5000}/y"))
+    assert refused.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert len(refused.details() or "") < 300
+
+
+async def test_a_queue_that_does_not_end_is_waited_for_no_longer_than_its_bound() -> None:
+    queue = Queue([])
+    completions = Completions(queue)
+    completions.start()
+    queue.held = True
+    assert not await completions.stop(0.05)
+    queue.held = False
+    assert await completions.stop(WAIT_S)
+
+
 async def test_calls_cancelled_at_once_leave_nothing_behind(world: World) -> None:
     """Some are over before their handler has begun."""
     for number in range(300):
@@ -97,7 +113,8 @@ async def test_a_call_leaves_no_cycles_behind(world: World) -> None:
         for _ in range(50):
             await stubs(b"a", timeout=WAIT_S)
         await asyncio.sleep(0.05)
-        ours = [x for x in gc.get_objects() if isinstance(x, CallContext)]
+        # Not isinstance: others' objects answer that with more than a look.
+        ours = [x for x in gc.get_objects() if type(x) is CallContext]
     finally:
         gc.enable()
     assert len(ours) <= 1
@@ -117,6 +134,7 @@ class Queue:
     def __init__(self, events: list[Event]) -> None:
         self._events = events
         self._over = threading.Event()
+        self.held = False
 
     def poll(self, deadline: float | None = None) -> Event:
         if self._events:
@@ -127,7 +145,8 @@ class Queue:
         return Event(core.SHUTDOWN)
 
     def shutdown(self) -> None:
-        self._over.set()
+        if not self.held:
+            self._over.set()
 
 
 async def test_completions_come_in_order_and_one_s_failure_is_not_the_next_s() -> None:
@@ -149,7 +168,7 @@ async def test_completions_come_in_order_and_one_s_failure_is_not_the_next_s() -
     with structlog.testing.capture_logs() as logged:
         completions.start()
         await asyncio.wait_for(last.wait(), WAIT_S)
-        await asyncio.wait_for(completions.stop(), WAIT_S)
+        assert await completions.stop(WAIT_S)
     assert seen == list(range(3 * AT_ONCE + 1))
     assert len(logged) == len([n for n in seen if n % 7 == 3])
 
@@ -168,5 +187,5 @@ async def test_other_work_of_the_loop_comes_in_between() -> None:
     completions = Completions(Queue([Event("done", tag) for _ in range(2 * AT_ONCE)]))
     completions.start()
     await asyncio.wait_for(ended.wait(), WAIT_S)
-    await asyncio.wait_for(completions.stop(), WAIT_S)
+    assert await completions.stop(WAIT_S)
     assert turns.index("other") <= AT_ONCE
