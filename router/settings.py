@@ -13,7 +13,7 @@ SHARED_CONNECTION_AGE_S = 300.0
 
 
 class Front(StrEnum):
-    """The public port's gRPC server: `router.front`, or `grpc.aio`, which takes four times the CPU per call."""
+    """The public port's gRPC server: `router.front`, or `grpc.aio`, with more than twice the CPU per request."""
 
     CORE = "core"
     AIO = "aio"

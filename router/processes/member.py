@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from isolation.sandbox.kernel import LinuxKernel
-from router.settings import Rank, RouterSettings
+from router.policy.wants import Placing
+from router.settings import Front, Rank, RouterSettings
 
 _PATHS = ("data_dir", "tls_cert", "tls_key")
 
@@ -28,6 +29,8 @@ def decode(data: bytes) -> RouterSettings:
     folder = Path(rank["folder"]) if rank["folder"] is not None else None
     for name in _PATHS:
         values[name] = Path(values[name]) if values[name] is not None else None
+    # As text they would be equal to their enum's members and yet not be them.
+    values["front"], values["placing"] = Front(values["front"]), Placing(values["placing"])
     known = {field.name for field in fields(RouterSettings)}
     return RouterSettings(
         **{name: value for name, value in values.items() if name in known},

@@ -83,7 +83,7 @@ MaxMessageBytes = Annotated[
 ]
 FrontServer = Annotated[
     FrontKind,
-    typer.Option("--front", help="The public port's gRPC server; aio: grpc.aio, at four times the CPU per call."),
+    typer.Option("--front", help="The public port's gRPC server; aio: grpc.aio, at twice the CPU and more."),
 ]
 NoMetrics = Annotated[bool, typer.Option("--no-metrics", help="Count no requests.")]
 NoCoalescing = Annotated[bool, typer.Option("--no-coalescing", help="One message a frame on the agent link.")]
