@@ -10,9 +10,9 @@ them live, profiles again, and plays the very arrivals in the simulator, whose o
 `routing.choose` and the agent's `WorkQueue`, with the service times of both profiles' mean: a shared machine's speed
 drifts by a tenth within a round, and one profile alone is off by that. Service times are the worker's own word
 (`partywall requests list`): a caller's latency holds the road too, which other requests do not wait for. The road is
-what a calm open loop shows beside waiting and service; half of it lies before the router, half behind, so a reply may
-come late that admission thought in time. The turnaround between two batches keeps the worker from its next one. The
-last line is one JSON object of medians over the rounds.
+what a calm open loop shows beside waiting and service; half of it lies before the worker, half behind, so a reply may
+come late that admission thought in time, and the simulated router hears of a batch's end as much later. The turnaround
+between two batches keeps the worker from its next one. The last line is one JSON object of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def simulate(
     scatter = statistics.mean(p.scatter for p in profiles.values())
     world = World(served, Hardware(1, 4.0), swap=False, noise=scatter, wake_s=way.wake_s, seed=1)
     traffic = [Traffic(len(times) / max(float(seconds[-1]), 1e-9), CV) for times in arrivals]
-    world.run(seconds.tolist(), owners.tolist(), AsServed(traffic, [m.tenant for m in MODELS]))
+    policy = AsServed(traffic, [m.tenant for m in MODELS], reply_s=behind_s)
+    world.run(seconds.tolist(), owners.tolist(), policy)
     finish = np.array(world.finish_s)
     done = finish >= 0
     latency_s = (finish - seconds)[done] + beside_s

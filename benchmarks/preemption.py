@@ -50,31 +50,28 @@ class Ahead(AsServed):
 
     def arrived(self, now: float, request: int, model: int, deadline: float) -> None:
         super().arrived(now, request, model, deadline)
-        self._send()
+        self._send(now)
 
     def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
         sent, self._sent = self._sent, None
         if sent is None:
             super().finished(now, lane, model, batch)
         else:
-            worker, replica = self._workers[lane], self._replica(model, self._workers[lane])
-            took_s = now - worker.began_s
-            worker.queue.observe(model, len(batch), took_s, now)
-            replica.outstanding_rows -= len(batch)
-            replica.service.observe(len(batch), took_s, now)
-            self.now = worker.began_s = now
-            worker.running = sent[0]
-            worker.until_s = now + worker.queue.service_s(sent[0], len(sent[1]))
+            worker = self._workers[lane]
+            self._done(now, worker, model, len(batch))
+            worker.running, worker.rows, worker.began_s = sent[0], len(sent[1]), now
             self._world.start(lane, sent[0], sent[1])
-        self._send()
+        self._send(now)
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> None:
         (worker,) = self._workers.values()
-        if self._sent is not None or worker.running is None or worker.until_s - worker.began_s >= AHEAD_BELOW_S:
+        if self._sent is not None or worker.running is None:
             return
-        batch, doomed = worker.queue.take(self.now)
+        if worker.queue.service_s(worker.running, worker.rows) >= AHEAD_BELOW_S:
+            return
+        batch, doomed = worker.queue.take(now)
         for item in doomed:
-            self._replica(item.handle, worker).outstanding_rows -= item.rows
+            self._answer(now, worker, item.handle, item.rows, None)
             self._world.refuse(item.id)
         if batch is not None:
             self._sent = (batch.handle, tuple(item.id for item in batch.items))
@@ -89,20 +86,16 @@ class Abandon(AsServed):
         if model != SMALL or worker.running != LARGE:
             return
         waiting = worker.queue.queued(SMALL)
-        late = deadline < worker.until_s + worker.queue.service_s(SMALL, 1)
+        until_s = worker.began_s + worker.queue.service_s(LARGE, worker.rows)
+        late = deadline < until_s + worker.queue.service_s(SMALL, 1)
         lane = self._world.lanes_of(0)[0]
-        if not late or waiting < LAMBDA * self._running:
+        if not late or waiting < LAMBDA * worker.rows:
             return
         for lost in self._world.preempt(lane):
             due = self._world.deadline_s[lost]
             worker.queue.put(Queued(lost, LARGE, 1, b"", now, due, due))
         worker.running = None
         self._take(now, worker)
-
-    def _take(self, now: float, worker: Any) -> None:
-        outstanding = self._replica(LARGE, worker).outstanding_rows
-        super()._take(now, worker)
-        self._running = outstanding - worker.queue.queued(LARGE) if worker.running == LARGE else 0
 
 
 POLICIES: Mapping[str, type[AsServed]] = {"recalled": AsServed, "abandoned": Abandon}

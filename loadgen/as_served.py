@@ -1,13 +1,14 @@
 """The live path on simulated devices: the router's `routing.choose` and the agent's `WorkQueue`, the very objects.
 
-The router sees what load reports would tell it, without delay: rows outstanding per replica and the backlog that a
-replica's neighbours in the same worker add. Service times are learned from executed batches, begun from the profile;
-when a running batch will be done is predicted from them, never read from the world.
+The router knows what the live one does: what it has outstanding at each replica, and when answers came. Service times
+are learned from executed batches, begun from the profile; when a running batch will be done is predicted from them,
+never read from the world.
 Weights stay where the plan put them: the live router does not swap within a request.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from partywall.domain.service_time import ServiceTime
 from partywall.errors import Overloaded
 from router.policy.catalog import ServedModel, Traffic
 from router.policy.replication import first_plan
-from router.policy.routing import RoutingLimits, TenantBacklog, choose, fair_backlog_s
+from router.policy.routing import RoutingLimits, choose
+from router.policy.worker_load import Turn, shared_backlog_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class LanePlacement:
 
 
 class _Worker:
-    """One lane's queue, what runs there and when it should be done."""
+    """One lane's queue, the model and rows that run there, and since when."""
 
-    __slots__ = ("began_s", "device", "expected_s", "lane", "models", "queue", "running", "until_s")
+    __slots__ = ("began_s", "device", "expected_s", "lane", "models", "queue", "replicas", "rows", "running", "turn")
 
     def __init__(self, lane: int, placed: LanePlacement) -> None:
         self.lane = lane
@@ -45,22 +47,25 @@ class _Worker:
         self.expected_s = placed.expected_s
         self.queue = WorkQueue()
         self.running: int | None = None
+        self.rows = 0
         self.began_s = 0.0
-        self.until_s = 0.0
+        self.turn = Turn()
+        self.replicas: list[_Replica] = []
 
 
 class _Replica:
-    """What the router knows of a replica (`routing.ReplicaLoad`)."""
+    """What the router knows of a replica (`routing.ReplicaLoad`, `worker_load.Standing`)."""
 
     slowdown_factor = 1.0
+    weight = 1.0
+    foreign_rows = 0
 
-    def __init__(self, policy: AsServed, worker: _Worker, model: int, max_batch: int, service: ServiceTime) -> None:
+    def __init__(self, owner: str, worker: _Worker, max_batch: int) -> None:
+        self.owner = owner
         self.worker = worker
-        self.model = model
         self.outstanding_rows = 0
         self.max_batch = max_batch
-        self.service = service
-        self._policy = policy
+        self.service = ServiceTime()
 
     @property
     def outstanding_requests(self) -> int:
@@ -68,32 +73,30 @@ class _Replica:
 
     @property
     def shared_backlog_s(self) -> float:
-        """Work of the other replicas in this worker that comes before ours, running and waiting.
+        return shared_backlog_s(self, (other for other in self.worker.replicas if other is not self))
 
-        All of it for replicas of the same tenant; of other tenants' no more than the fair queue lets pass.
-        """
-        worker, owner = self.worker, self._policy.tenant_of
-        mine = owner(self.model)
-        same_s, others = 0.0, dict[str, list[float]]()
-        for model in worker.models:
-            if model != self.model and worker.queue.queued(model):
-                waiting_s, batch_s = worker.queue.backlog_s(model), worker.queue.service_s(model, self.max_batch)
-                if owner(model) == mine:
-                    same_s += waiting_s
-                else:
-                    held = others.setdefault(owner(model), [0.0, 0.0])
-                    held[0], held[1] = held[0] + waiting_s, max(held[1], batch_s)
-        own_s = worker.queue.backlog_s(self.model) + same_s + self.service.mean_s(1)
-        elsewhere = worker.running is not None and worker.running != self.model
-        running_s = max(0.0, worker.until_s - self._policy.now) if elsewhere else 0.0
-        return running_s + same_s + fair_backlog_s(own_s, [TenantBacklog(*held) for held in others.values()])
+    @property
+    def turn(self) -> Turn:
+        return self.worker.turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Requests that leave the router's account when word of them comes; `took_s` None: dropped, not executed."""
+
+    at_s: float
+    worker: _Worker
+    replica: _Replica
+    rows: int
+    took_s: float | None
 
 
 class AsServed:
     """Routing and queueing as they serve, over simulated devices. `tenants` names each model's owner.
 
     `placement` cuts the devices and says what stands where; without it `first_plan` fills whole devices. `capped` off:
-    the lanes of a device are no shares of it but processes without caps.
+    the lanes of a device are no shares of it but processes without caps. `reply_s`: an answer's way
+    to the router.
     """
 
     def __init__(
@@ -104,13 +107,15 @@ class AsServed:
         placement: Sequence[LanePlacement] | None = None,
         *,
         capped: bool = True,
+        reply_s: float = 0.0,
     ) -> None:
         self._traffic = traffic
         self._tenants = tenants
         self._limits = limits or RoutingLimits()
         self._placement = placement
         self._capped = capped
-        self.now = 0.0
+        self._reply_s = reply_s
+        self._answers: deque[_Answer] = deque()
 
     def tenant_of(self, model: int) -> str:
         """Who owns a model; without `tenants` each model is its own tenant."""
@@ -138,15 +143,16 @@ class AsServed:
         held = self._world.models[model]
         most = _useful_batch(held) if self._world.batching else 1
         worker.queue.add_replica(model, BatchLimits(most), self.tenant_of(model))
-        replica = _Replica(self, worker, model, most, ServiceTime())
+        replica = _Replica(self.tenant_of(model), worker, most)
         for rows in range(1, most + 1):
             took_s = worker.expected_s(model, rows) if worker.expected_s else held.service_s[rows - 1]
             worker.queue.observe(model, rows, took_s, 0.0)
             replica.service.observe(rows, took_s, 0.0)
+        worker.replicas.append(replica)
         self._replicas[model].append(replica)
 
     def arrived(self, now: float, request: int, model: int, deadline: float) -> None:
-        self.now = now
+        self._hear(now)
         replicas = self._replicas[model]
         if not replicas:
             self._world.refuse(request)
@@ -156,31 +162,45 @@ class AsServed:
         except Overloaded:
             self._world.refuse(request)
             return
+        worker = replica.worker
+        worker.turn.sent(replica, worker.replicas, 1, now)
         replica.outstanding_rows += 1
-        replica.worker.queue.put(Queued(request, model, 1, b"", now, deadline, deadline))
-        if replica.worker.running is None:
-            self._take(now, replica.worker)
+        worker.queue.put(Queued(request, model, 1, b"", now, deadline, deadline))
+        if worker.running is None:
+            self._take(now, worker)
 
     def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
-        self.now = now
         worker = self._workers[lane]
-        worker.running = None
-        took_s = now - worker.began_s
-        worker.queue.observe(model, len(batch), took_s, now)
-        replica = self._replica(model, worker)
-        replica.outstanding_rows -= len(batch)
-        replica.service.observe(len(batch), took_s, now)
+        self._done(now, worker, model, len(batch))
         self._take(now, worker)
+
+    def _done(self, now: float, worker: _Worker, model: int, rows: int) -> None:
+        """The queue learns of a batch that ended; the router will."""
+        took_s = now - worker.began_s
+        worker.running = None
+        worker.queue.observe(model, rows, took_s, now)
+        self._answer(now, worker, model, rows, took_s)
+
+    def _answer(self, now: float, worker: _Worker, model: int, rows: int, took_s: float | None) -> None:
+        self._answers.append(_Answer(now + self._reply_s, worker, self._replica(model, worker), rows, took_s))
+
+    def _hear(self, now: float) -> None:
+        """The router takes in the answers that have come by now; it looks only when something is to be routed."""
+        while self._answers and self._answers[0].at_s <= now:
+            answer = self._answers.popleft()
+            answer.replica.outstanding_rows -= answer.rows
+            if answer.took_s is not None:
+                answer.replica.service.observe(answer.rows, answer.took_s, answer.at_s)
+            answer.worker.turn.answered(answer.worker.replicas, answer.at_s)
 
     def _take(self, now: float, worker: _Worker) -> None:
         batch, doomed = worker.queue.take(now)
         for item in doomed:
-            self._replica(item.handle, worker).outstanding_rows -= item.rows
+            self._answer(now, worker, item.handle, item.rows, None)
             self._world.refuse(item.id)
         if batch is not None:
-            worker.running = batch.handle
+            worker.running, worker.rows = batch.handle, batch.rows
             worker.began_s = now
-            worker.until_s = now + worker.queue.service_s(batch.handle, batch.rows)
             self._world.start(worker.lane, batch.handle, [item.id for item in batch.items])
 
     def _replica(self, model: int, worker: _Worker) -> _Replica:
@@ -197,6 +217,7 @@ class AsServed:
         for worker in dead:
             waiting += [item.id for model in worker.models for item in worker.queue.remove_replica(model)]
             worker.models.clear()
+            worker.replicas.clear()
             worker.running = None
         for replicas in self._replicas:
             replicas[:] = [replica for replica in replicas if replica.worker not in dead]

@@ -158,7 +158,9 @@ class Membership:
         for replica in self._replicas.values():
             workers.setdefault(replica.placement.worker_id, []).append(replica)
         for replica in self._replicas.values():
-            replica.peers = tuple(r for r in workers[replica.placement.worker_id] if r is not replica)
+            together = workers[replica.placement.worker_id]
+            replica.peers = tuple(r for r in together if r is not replica)
+            replica.turn = together[0].turn
         self._changed()
 
     async def watch(self, poll_s: float = 0.25) -> None:

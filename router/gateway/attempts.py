@@ -143,7 +143,7 @@ class Attempts(Collector):
         other = self._other(work, [replica], left_s)
         if other is None:
             return
-        second_s = predicted_finish_s(other, work.rows)
+        second_s = predicted_finish_s(other, work.rows, now_s)
         if worth_hedging(now_s - started_s, predicted_s, second_s, left_s) and self._afford("hedge"):
             tries[asyncio.create_task(self._send(work, other))] = other
             work.trace.hedged = True

@@ -65,14 +65,13 @@ class AgentSession:
         entry = Pending(call_id, future, replica, rows, timeout_us, now_s + timeout_s, request_id, request)
         self._pending[call_id] = entry
         self._crowd.add(len(self._pending), now_s)
-        replica.outstanding_rows += rows
-        replica.outstanding_requests += 1
+        replica.begin(rows, now_s)
         self._outgoing.add(entry)
         try:
             reply, body = await future
         finally:
             if self._pending.pop(call_id, None) is not None:
-                self._release(entry)
+                entry.replica.end(entry.rows)
                 self._outgoing.add(call_id)
         if reply.HasField("error"):
             raise error_from_proto(reply.error)
@@ -123,12 +122,15 @@ class AgentSession:
         now_s = self._clock.monotonic()
         seen = None
         took: tuple[Replica, int, float] | None = None
-        part = 0.0
+        part, last = 0.0, None
         for reply in replies:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
                 continue
-            self._release(waiting)
+            waiting.replica.end(waiting.rows)
+            if last is not None and last is not waiting.replica:
+                last.answered(now_s)
+            last = waiting.replica
             # The replies of one batch stand side by side and are one observation. Of its seconds only this process's
             # part counts here: other requests of the batch may have come through other routers.
             batch = (waiting.replica.handle, reply.service_us, reply.batch_rows)
@@ -144,6 +146,8 @@ class AgentSession:
                 waiting.future.set_result((reply, tails[reply.tail - 1] if reply.tail else None))
         if took is not None:
             took[0].window.add(took[1], took[2], min(part, 1.0))
+        if last is not None:
+            last.answered(now_s)
 
     async def run_writer(self, write: Write) -> None:
         """Writes frames until the link breaks."""
@@ -155,7 +159,7 @@ class AgentSession:
         limit_s = self._clock.monotonic() - grace_s
         for call_id in [i for i, entry in self._pending.items() if entry.deadline_s < limit_s]:
             entry = self._pending.pop(call_id)
-            self._release(entry)
+            entry.replica.end(entry.rows)
             self._outgoing.add(call_id)
             if not entry.future.done():
                 entry.future.set_exception(DeadlineExceeded("no answer within the deadline; it may have been executed"))
@@ -167,7 +171,7 @@ class AgentSession:
         waiting = list(self._pending.values())
         self._pending.clear()
         for entry in waiting:
-            self._release(entry)
+            entry.replica.end(entry.rows)
             if not entry.future.done():
                 entry.future.set_exception(_lost(self.node))
 
@@ -180,10 +184,6 @@ class AgentSession:
     def _company(self) -> float:
         """Requests that lately were under way together."""
         return self._crowd.at(self._clock.monotonic())
-
-    def _release(self, entry: Pending) -> None:
-        entry.replica.outstanding_rows -= entry.rows
-        entry.replica.outstanding_requests -= 1
 
 
 def _lost(node: str) -> Unavailable:

@@ -13,8 +13,8 @@ from partywall.domain.placements import Placement
 from partywall.domain.service_time import ServiceTime
 from router.gateway.service_window import ServiceWindow
 from router.gateway.tensors import RequestCheck
-from router.policy.routing import TenantBacklog, fair_backlog_s
 from router.policy.shifting import Shift
+from router.policy.worker_load import Turn, shared_backlog_s
 
 
 class Reply(Protocol):
@@ -58,7 +58,6 @@ class Session(Protocol):
         ...
 
 
-_NOTHING = TenantBacklog(0.0, 0.0)
 _SMOOTHING = 0.1
 
 
@@ -76,6 +75,8 @@ class Replica:
     service: ServiceTime = field(default_factory=ServiceTime)
     peers: tuple[Replica, ...] = ()
     """Other replicas of the same worker: of their tenant's work before ours, of others' what the fair queue lets by."""
+    turn: Turn = field(default_factory=Turn)
+    """The worker's, shared with `peers`."""
     weight: float = 1.0
     """Of the tenant in the agent's fair queue."""
     agent_queued_rows: int = 0
@@ -126,29 +127,30 @@ class Replica:
         return not self.outstanding_requests and late_enough and self.agent_quiet_s >= quiet_s
 
     @property
-    def shared_backlog_s(self) -> float:
-        same_s = self._seconds(self, self.foreign_rows) if self.foreign_rows else 0.0
-        others: dict[str, TenantBacklog] = {}
-        for peer in self.peers:
-            rows = peer.outstanding_rows + peer.foreign_rows
-            if not rows:
-                continue
-            seconds, tenant = self._seconds(peer, rows), peer.placement.tenant_id
-            if tenant == self.placement.tenant_id:
-                same_s += seconds
-            else:
-                batch_s = peer.service.mean_s(min(max(1, peer.max_batch), rows))
-                known = others.get(tenant, _NOTHING)
-                others[tenant] = TenantBacklog(known.backlog_s + seconds, max(known.batch_s, batch_s), peer.weight)
-        if not others:
-            return same_s
-        own_s = same_s + self._seconds(self, self.outstanding_rows + 1)
-        return same_s + fair_backlog_s(own_s, others.values(), self.weight)
+    def owner(self) -> str:
+        """The tenant."""
+        return self.placement.tenant_id
 
-    @staticmethod
-    def _seconds(replica: Replica, rows: int) -> float:
-        batch = max(1, replica.max_batch)
-        return -(-rows // batch) * replica.service.mean_s(min(batch, rows))
+    @property
+    def shared_backlog_s(self) -> float:
+        """Seconds of the worker's other work that comes before ours (`worker_load.shared_backlog_s`)."""
+        return shared_backlog_s(self, self.peers) if self.peers or self.foreign_rows else 0.0
+
+    def begin(self, rows: int, now_s: float) -> None:
+        """A request is sent there."""
+        if not self.outstanding_requests:
+            self.turn.sent(self, (self, *self.peers), rows, now_s)
+        self.outstanding_rows += rows
+        self.outstanding_requests += 1
+
+    def end(self, rows: int) -> None:
+        """A request that was sent there is answered or given up."""
+        self.outstanding_rows -= rows
+        self.outstanding_requests -= 1
+
+    def answered(self, now_s: float) -> None:
+        """Replies came from there, and each was ended."""
+        self.turn.answered((self, *self.peers), now_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from partywall.domain.service_time import ServiceTime
 from partywall.errors import Overloaded, PartywallError, Reason
+from router.policy.worker_load import Standing, Turn
 
 STALE_S = 1.0
 """An idle replica whose last sample is older is tried whatever the prediction says, so that it can improve."""
 
 
-class ReplicaLoad(Protocol):
+class ReplicaLoad(Standing, Protocol):
     """What the policy sees of one replica; the gateway's own object satisfies it."""
-
-    @property
-    def outstanding_rows(self) -> int: ...
 
     @property
     def outstanding_requests(self) -> int: ...
 
     @property
-    def max_batch(self) -> int: ...
-
-    @property
-    def service(self) -> ServiceTime: ...
-
-    @property
-    def shared_backlog_s(self) -> float: ...
+    def shared_backlog_s(self) -> float:
+        """Seconds of work of the same worker's other replicas before ours (`worker_load.shared_backlog_s`)."""
+        ...
 
     @property
     def slowdown_factor(self) -> float:
         """By how much a batch may take longer than batches lately took, at the bound on what neighbours cost."""
+        ...
+
+    @property
+    def turn(self) -> Turn:
+        """What its worker runs."""
         ...
 
 
@@ -48,45 +47,32 @@ class RoutingLimits:
     admission: bool = True
 
 
-def predicted_finish_s(replica: ReplicaLoad, rows: int) -> float:
-    """Upper bound, in seconds from now, of when a request of `rows` rows would be done.
+def predicted_finish_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
+    """Upper bound, in seconds from `now_s`, of when a request of `rows` rows would be done.
 
-    Outstanding rows run in full batches before it; other replicas of the same worker add their backlog.
+    Outstanding rows run in full batches before it; other replicas of the same worker add their backlog. What the
+    running batch has behind it counts no more, and nothing joins it.
     """
-    batch, service = replica.max_batch, replica.service
+    batch, service, turn = replica.max_batch, replica.service, replica.turn
+    done_s = turn.done_s(now_s)
+    ours = turn.rows if done_s and turn.replica is replica else 0
     if batch > 1:
-        full, rest = divmod(replica.outstanding_rows + rows, batch)
+        full, rest = divmod(max(0, replica.outstanding_rows - ours) + rows, batch)
     else:
-        full, rest, batch = replica.outstanding_requests, rows, rows
+        full, rest, batch = replica.outstanding_requests - (1 if ours else 0), rows, rows
     factor = replica.slowdown_factor
-    seconds = full * _upper_s(service, batch, factor) if full else 0.0
+    seconds = _upper_s(service, ours, factor) if ours else 0.0
+    if full:
+        seconds += full * _upper_s(service, batch, factor)
     if rest:
         seconds += _upper_s(service, rest, factor)
-    return seconds + replica.shared_backlog_s
+    return seconds + replica.shared_backlog_s - done_s
 
 
 def _upper_s(service: ServiceTime, rows: int, factor: float) -> float:
     """The greater of two bounds: what batches lately scattered, and what neighbours may still add to their mean."""
     upper_s = service.upper_s(rows)
     return upper_s if factor <= 1.0 else max(upper_s, factor * service.mean_s(rows))
-
-
-@dataclass(frozen=True, slots=True)
-class TenantBacklog:
-    """What one tenant's replicas hold of a worker: seconds of work, and of its longest batch."""
-
-    backlog_s: float
-    batch_s: float
-    weight: float = 1.0
-
-
-def fair_backlog_s(own_s: float, others: Iterable[TenantBacklog], weight: float = 1.0) -> float:
-    """Most seconds that other tenants' work delays ours in a fair queue.
-
-    Start-time fair queueing lets another tenant have its weight's worth of what we are served (`own_s`, the request
-    included) and one batch, whatever it has queued (Goyal, Vin and Cheng, SIGCOMM'96, theorem 4).
-    """
-    return sum(min(other.backlog_s, own_s * other.weight / weight + other.batch_s) for other in others)
 
 
 def choose(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits) -> R:
@@ -106,11 +92,11 @@ def decide(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limi
     for replica in replicas:
         if replica.outstanding_requests >= limits.max_outstanding:
             continue
-        finish_s = predicted_finish_s(replica, rows)
+        finish_s = predicted_finish_s(replica, rows, now_s)
         if finish_s < best_finish_s:
             best, best_finish_s = replica, finish_s
     if best is None:
-        raise _full(replicas)
+        raise _full(replicas, now_s)
     if limits.admission and best_finish_s > budget_s and not _worth_a_try(best, now_s):
         raise _too_late(best_finish_s, budget_s)
     return best, best_finish_s
@@ -120,8 +106,8 @@ def _worth_a_try(replica: ReplicaLoad, now_s: float) -> bool:
     return replica.outstanding_requests == 0 and now_s - replica.service.last_sample_s > STALE_S
 
 
-def _full(replicas: Sequence[ReplicaLoad]) -> PartywallError:
-    least_s = min((predicted_finish_s(r, 1) for r in replicas), default=0.0)
+def _full(replicas: Sequence[ReplicaLoad], now_s: float) -> PartywallError:
+    least_s = min((predicted_finish_s(r, 1, now_s) for r in replicas), default=0.0)
     return Overloaded(
         "every replica's queue is full; send again after the hint, or raise the replica count",
         reason=Reason.QUEUE_FULL,

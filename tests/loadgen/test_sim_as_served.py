@@ -75,6 +75,15 @@ def test_a_flood_moves_nobodys_p95_by_more_than_a_tenth_and_leaves_everybody_a_s
     assert loud_kept >= 0.99
 
 
+def test_the_router_hears_of_a_batchs_end_when_the_answer_comes() -> None:
+    """Two long-lived requests of 20 ms are done after 40; one of the same tenant that has 30 ms comes at 45."""
+    served = [ServedModel("long", 1.0, (0.02,), 0.5), ServedModel("short", 1.0, (0.02,), 0.03)]
+    for reply_s, admitted in ((0.0, True), (0.004, True), (0.05, False)):
+        world = World(served, Hardware(1, 4.0), batching=False, swap=False)
+        world.run([0.0, 0.0, 0.045], [0, 0, 1], AsServed([Traffic(1.0)] * 2, ["acme", "acme"], reply_s=reply_s))
+        assert (world.finish_s[2] >= 0) is admitted, reply_s
+
+
 def test_a_dead_devices_requests_are_routed_again() -> None:
     arrivals, served = poisson([12.0] * 4, 30.0, seed=4), models(4)
     result, _ = run(arrivals, served, AsServed([Traffic(12.0)] * 4), changes=(FleetChange(10.0, 0, up=False),))

@@ -111,11 +111,11 @@ def test_alone_the_work_of_this_traffic_is_learned() -> None:
 def test_a_busy_neighbour_raises_the_bound_before_batches_show_it() -> None:
     world = World("victim", "neighbour")
     world.run(10)
-    alone_s = predicted_finish_s(world.victim, 1)
+    alone_s = predicted_finish_s(world.victim, 1, 0.0)
     world.neighbour.window.add(1, PERIOD_S)
     world.corrections.tick(world.at_s + PERIOD_S)
     assert world.victim.slowdown_factor > 1.0
-    assert predicted_finish_s(world.victim, 1) > alone_s
+    assert predicted_finish_s(world.victim, 1, 0.0) > alone_s
     world.run(30)
     assert world.victim.slowdown_factor == 1.0
 
@@ -191,7 +191,7 @@ def test_replicas_of_one_worker_are_not_neighbours() -> None:
 def test_a_profile_seeds_a_replica_that_has_not_served() -> None:
     world = World("victim")
     world.corrections.tick(0.0)
-    assert predicted_finish_s(world.victim, 1) == pytest.approx(SOLO_S)
+    assert predicted_finish_s(world.victim, 1, 0.0) == pytest.approx(SOLO_S)
     world.victim.service.observe(1, 0.02, 1.0)
     assert world.victim.service.mean_s(1) > SOLO_S
 

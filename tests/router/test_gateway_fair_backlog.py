@@ -7,7 +7,7 @@ import pytest
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.domain.placements import Placement
 from router.gateway.replicas import Replica
-from router.policy.routing import TenantBacklog, fair_backlog_s
+from router.policy.worker_load import TenantBacklog, fair_backlog_s
 
 CPU = Partition("part-1", PartitionKind.WHOLE, "cpu")
 

@@ -9,6 +9,7 @@ import pytest
 from partywall.domain.service_time import ServiceTime
 from partywall.errors import Overloaded, Reason
 from router.policy.routing import RoutingLimits, choose, predicted_finish_s
+from router.policy.worker_load import Turn
 
 LIMITS = RoutingLimits(max_outstanding=10)
 
@@ -21,6 +22,10 @@ class Load:
     service: ServiceTime = field(default_factory=ServiceTime)
     shared_backlog_s: float = 0.0
     slowdown_factor: float = 1.0
+    turn: Turn = field(default_factory=Turn)
+    owner: str = "acme"
+    weight: float = 1.0
+    foreign_rows: int = 0
 
 
 def load(service_s: float, waiting: int = 0, max_batch: int = 1, at_s: float = 0.0) -> Load:
@@ -69,6 +74,28 @@ def test_refusals_do_not_feed_on_themselves() -> None:
 
 def test_batches_and_neighbours_of_the_worker_count() -> None:
     batched = load(0.4, waiting=8, max_batch=4)
-    assert predicted_finish_s(batched, 1) == pytest.approx(2 * 0.4 + 0.4)
+    assert predicted_finish_s(batched, 1, 0.0) == pytest.approx(2 * 0.4 + 0.4)
     batched.shared_backlog_s = 1.0
-    assert predicted_finish_s(batched, 1) == pytest.approx(2.2)
+    assert predicted_finish_s(batched, 1, 0.0) == pytest.approx(2.2)
+
+
+def test_what_the_running_batch_has_behind_it_counts_no_more() -> None:
+    busy = load(0.4, waiting=2)
+    busy.turn = Turn(0.0, busy, 1)
+    assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(3 * 0.4 - 0.1)
+    assert choose([busy], 1, 1.15, 0.1, LIMITS) is busy
+    with pytest.raises(Overloaded):
+        choose([busy], 1, 1.15, 0.0, LIMITS)
+
+
+def test_a_neighbours_running_batch_counts_as_what_is_left_of_it() -> None:
+    mine, other = load(0.1), load(0.4, waiting=1)
+    mine.shared_backlog_s, mine.turn = 0.4, Turn(0.0, other, 1)
+    assert predicted_finish_s(mine, 1, 0.3) == pytest.approx(0.4 - 0.3 + 0.1)
+
+
+def test_nobody_joins_the_batch_that_runs() -> None:
+    """One row runs and one more comes: not one batch of two, but what is left of one and another."""
+    busy = load(0.4, waiting=1, max_batch=4)
+    busy.turn = Turn(0.0, busy, 1)
+    assert predicted_finish_s(busy, 1, 0.35) == pytest.approx(0.05 + 0.4)
