@@ -58,7 +58,7 @@ class Ahead(AsServed):
             super().finished(now, lane, model, batch)
         else:
             worker = self._workers[lane]
-            self._done(now, worker, model, len(batch))
+            self._done(now, worker, model, batch)
             worker.running, worker.rows, worker.began_s = sent[0], len(sent[1]), now
             self._world.start(lane, sent[0], sent[1])
         self._send(now)
@@ -71,7 +71,7 @@ class Ahead(AsServed):
             return
         batch, doomed = worker.queue.take(now)
         for item in doomed:
-            self._answer(now, worker, item.handle, item.rows, None)
+            self._answer(now, worker, item.handle, (item.id,), None)
             self._world.refuse(item.id)
         if batch is not None:
             self._sent = (batch.handle, tuple(item.id for item in batch.items))

@@ -8,6 +8,7 @@ Weights stay where the plan put them: the live router does not swap within a req
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,17 +64,29 @@ class _Replica:
     def __init__(self, owner: str, worker: _Worker, max_batch: int) -> None:
         self.owner = owner
         self.worker = worker
-        self.outstanding_rows = 0
+        self.due_s: dict[int, float] = {}
         self.max_batch = max_batch
         self.service = ServiceTime()
 
     @property
+    def outstanding_rows(self) -> int:
+        return len(self.due_s)
+
+    @property
     def outstanding_requests(self) -> int:
-        return self.outstanding_rows
+        return len(self.due_s)
+
+    @property
+    def earliest_due_s(self) -> float:
+        return min(self.due_s.values(), default=math.inf)
+
+    @property
+    def peers(self) -> list[_Replica]:
+        return [other for other in self.worker.replicas if other is not self]
 
     @property
     def shared_backlog_s(self) -> float:
-        return shared_backlog_s(self, (other for other in self.worker.replicas if other is not self))
+        return shared_backlog_s(self, self.peers)
 
     @property
     def turn(self) -> Turn:
@@ -87,7 +100,7 @@ class _Answer:
     at_s: float
     worker: _Worker
     replica: _Replica
-    rows: int
+    requests: Sequence[int]
     took_s: float | None
 
 
@@ -164,39 +177,40 @@ class AsServed:
             return
         worker = replica.worker
         worker.turn.sent(replica, worker.replicas, 1, now)
-        replica.outstanding_rows += 1
+        replica.due_s[request] = deadline
         worker.queue.put(Queued(request, model, 1, b"", now, deadline, deadline))
         if worker.running is None:
             self._take(now, worker)
 
     def finished(self, now: float, lane: int, model: int, batch: Batch) -> None:
         worker = self._workers[lane]
-        self._done(now, worker, model, len(batch))
+        self._done(now, worker, model, batch)
         self._take(now, worker)
 
-    def _done(self, now: float, worker: _Worker, model: int, rows: int) -> None:
+    def _done(self, now: float, worker: _Worker, model: int, batch: Batch) -> None:
         """The queue learns of a batch that ended; the router will."""
         took_s = now - worker.began_s
         worker.running = None
-        worker.queue.observe(model, rows, took_s, now)
-        self._answer(now, worker, model, rows, took_s)
+        worker.queue.observe(model, len(batch), took_s, now)
+        self._answer(now, worker, model, batch, took_s)
 
-    def _answer(self, now: float, worker: _Worker, model: int, rows: int, took_s: float | None) -> None:
-        self._answers.append(_Answer(now + self._reply_s, worker, self._replica(model, worker), rows, took_s))
+    def _answer(self, now: float, worker: _Worker, model: int, requests: Sequence[int], took_s: float | None) -> None:
+        self._answers.append(_Answer(now + self._reply_s, worker, self._replica(model, worker), requests, took_s))
 
     def _hear(self, now: float) -> None:
         """The router takes in the answers that have come by now; it looks only when something is to be routed."""
         while self._answers and self._answers[0].at_s <= now:
             answer = self._answers.popleft()
-            answer.replica.outstanding_rows -= answer.rows
+            for request in answer.requests:
+                del answer.replica.due_s[request]
             if answer.took_s is not None:
-                answer.replica.service.observe(answer.rows, answer.took_s, answer.at_s)
+                answer.replica.service.observe(len(answer.requests), answer.took_s, answer.at_s)
             answer.worker.turn.answered(answer.worker.replicas, answer.at_s)
 
     def _take(self, now: float, worker: _Worker) -> None:
         batch, doomed = worker.queue.take(now)
         for item in doomed:
-            self._answer(now, worker, item.handle, item.rows, None)
+            self._answer(now, worker, item.handle, (item.id,), None)
             self._world.refuse(item.id)
         if batch is not None:
             worker.running, worker.rows = batch.handle, batch.rows

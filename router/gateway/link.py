@@ -65,13 +65,13 @@ class AgentSession:
         entry = Pending(call_id, future, replica, rows, timeout_us, now_s + timeout_s, request_id, request)
         self._pending[call_id] = entry
         self._crowd.add(len(self._pending), now_s)
-        replica.begin(rows, now_s)
+        replica.begin(entry, rows, now_s, entry.deadline_s)
         self._outgoing.add(entry)
         try:
             reply, body = await future
         finally:
             if self._pending.pop(call_id, None) is not None:
-                entry.replica.end(entry.rows)
+                entry.replica.end(entry, entry.rows)
                 self._outgoing.add(call_id)
         if reply.HasField("error"):
             raise error_from_proto(reply.error)
@@ -127,7 +127,7 @@ class AgentSession:
             waiting = self._pending.pop(reply.id, None)
             if waiting is None:
                 continue
-            waiting.replica.end(waiting.rows)
+            waiting.replica.end(waiting, waiting.rows)
             if last is not None and last is not waiting.replica:
                 last.answered(now_s)
             last = waiting.replica
@@ -159,7 +159,7 @@ class AgentSession:
         limit_s = self._clock.monotonic() - grace_s
         for call_id in [i for i, entry in self._pending.items() if entry.deadline_s < limit_s]:
             entry = self._pending.pop(call_id)
-            entry.replica.end(entry.rows)
+            entry.replica.end(entry, entry.rows)
             self._outgoing.add(call_id)
             if not entry.future.done():
                 entry.future.set_exception(DeadlineExceeded("no answer within the deadline; it may have been executed"))
@@ -171,7 +171,7 @@ class AgentSession:
         waiting = list(self._pending.values())
         self._pending.clear()
         for entry in waiting:
-            entry.replica.end(entry.rows)
+            entry.replica.end(entry, entry.rows)
             if not entry.future.done():
                 entry.future.set_exception(_lost(self.node))
 

@@ -17,9 +17,9 @@ Answer = tuple[link.InferReply, memoryview | None]
 """A reply, and its response where that came as a tail."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
-    """A call that has no answer yet; its message is made when its frame is."""
+    """A call that has no answer yet; its message is made when its frame is. Equal to nothing but itself."""
 
     id: int
     future: asyncio.Future[Answer]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,6 +71,8 @@ class Replica:
     status: ReplicaStatus | None = None
     outstanding_rows: int = 0
     outstanding_requests: int = 0
+    due_s: dict[Hashable, float] = field(default_factory=dict)
+    """When each outstanding call is due, on this process's clock."""
     max_batch: int = 1
     service: ServiceTime = field(default_factory=ServiceTime)
     peers: tuple[Replica, ...] = ()
@@ -136,17 +138,24 @@ class Replica:
         """Seconds of the worker's other work that comes before ours (`worker_load.shared_backlog_s`)."""
         return shared_backlog_s(self, self.peers) if self.peers or self.foreign_rows else 0.0
 
-    def begin(self, rows: int, now_s: float) -> None:
+    @property
+    def earliest_due_s(self) -> float:
+        """When the first outstanding call is due; infinity where there is none."""
+        return min(self.due_s.values(), default=math.inf)
+
+    def begin(self, call: Hashable, rows: int, now_s: float, due_s: float) -> None:
         """A request is sent there."""
         if not self.outstanding_requests:
             self.turn.sent(self, (self, *self.peers), rows, now_s)
         self.outstanding_rows += rows
         self.outstanding_requests += 1
+        self.due_s[call] = due_s
 
-    def end(self, rows: int) -> None:
+    def end(self, call: Hashable, rows: int) -> None:
         """A request that was sent there is answered or given up."""
         self.outstanding_rows -= rows
         self.outstanding_requests -= 1
+        del self.due_s[call]
 
     def answered(self, now_s: float) -> None:
         """Replies came from there, and each was ended."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from partywall.domain.service_time import ServiceTime
 from partywall.errors import Overloaded, PartywallError, Reason
-from router.policy.worker_load import Standing, Turn
+from router.policy.worker_load import Standing, Turn, shared_backlog_s
 
 STALE_S = 1.0
 """An idle replica whose last sample is older is tried whatever the prediction says, so that it can improve."""
@@ -35,6 +35,11 @@ class ReplicaLoad(Standing, Protocol):
         """What its worker runs."""
         ...
 
+    @property
+    def peers(self) -> Sequence[ReplicaLoad]:
+        """The other replicas of its worker."""
+        ...
+
 
 R = TypeVar("R", bound=ReplicaLoad)
 
@@ -53,26 +58,66 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
     Outstanding rows run in full batches before it; other replicas of the same worker add their backlog. What the
     running batch has behind it counts no more, and nothing joins it.
     """
-    batch, service, turn = replica.max_batch, replica.service, replica.turn
-    done_s = turn.done_s(now_s)
-    ours = turn.rows if done_s and turn.replica is replica else 0
-    if batch > 1:
-        full, rest = divmod(max(0, replica.outstanding_rows - ours) + rows, batch)
-    else:
-        full, rest, batch = replica.outstanding_requests - (1 if ours else 0), rows, rows
-    factor = replica.slowdown_factor
-    seconds = _upper_s(service, ours, factor) if ours else 0.0
-    if full:
-        seconds += full * _upper_s(service, batch, factor)
-    if rest:
-        seconds += _upper_s(service, rest, factor)
+    seconds, done_s = _own_s(replica, rows, now_s)
     return seconds + replica.shared_backlog_s - done_s
 
 
-def _upper_s(service: ServiceTime, rows: int, factor: float) -> float:
+def _own_s(replica: ReplicaLoad, rows: int, now_s: float) -> tuple[float, float]:
+    """Bounds on the replica's outstanding work with `rows` more, and what of the worker's running batch is done."""
+    turn = replica.turn
+    done_s = turn.done_s(now_s)
+    ours = turn.rows if done_s and turn.replica is replica else 0
+    if replica.max_batch > 1:
+        seconds = _in_batches_s(replica, max(0, replica.outstanding_rows - ours) + rows)
+    else:
+        seconds = _upper_s(replica, rows) * (1 + replica.outstanding_requests - (1 if ours else 0))
+    return (seconds + _upper_s(replica, ours) if ours else seconds), done_s
+
+
+def _in_batches_s(replica: ReplicaLoad, rows: int) -> float:
+    full, rest = divmod(rows, max(1, replica.max_batch))
+    seconds = full * _upper_s(replica, replica.max_batch) if full else 0.0
+    return seconds + _upper_s(replica, rest) if rest else seconds
+
+
+def passing_finish_s(replica: ReplicaLoad, rows: int, due_s: float, now_s: float) -> float:
+    """As `predicted_finish_s`, for a request due at `due_s` that passes what its tenant has due later in the worker.
+
+    The agent takes a tenant's earliest deadline first. Infinity where nothing is passed, and where something passed
+    might then be late: a replica's whole outstanding work must be done when the first of it is due. The batch that runs
+    is not passed; where nobody knows whose that is, the longest is taken (the blocking term of non-preemptive earliest
+    deadline first: Jeffay, Stanat and Martel, RTSS'91).
+    """
+    own_s, done_s = _own_s(replica, rows, now_s)
+    if now_s + own_s - done_s > due_s or replica.foreign_rows:
+        return math.inf
+    passed, kept = list[ReplicaLoad](), list[ReplicaLoad]()
+    for peer in replica.peers:
+        if peer.foreign_rows:
+            return math.inf
+        later = peer.owner == replica.owner and peer.outstanding_rows and peer.earliest_due_s > due_s
+        (passed if later else kept).append(peer)
+    if not passed:
+        return math.inf
+    running = [(peer, replica.turn.rows) for peer in passed if done_s and replica.turn.replica is peer]
+    if done_s:
+        before_s = sum(_upper_s(peer, rows) for peer, rows in running)
+    else:
+        before_s = max(_upper_s(peer, min(max(1, peer.max_batch), peer.outstanding_rows)) for peer in passed)
+    finish_s = own_s + before_s + shared_backlog_s(replica, kept, before_s) - done_s
+    served_s = before_s
+    for peer in sorted(passed, key=lambda peer: peer.earliest_due_s):
+        started = sum(rows for other, rows in running if other is peer)
+        served_s += _in_batches_s(peer, max(0, peer.outstanding_rows - started))
+        if now_s + own_s + served_s + shared_backlog_s(replica, kept, served_s) - done_s > peer.earliest_due_s:
+            return math.inf
+    return finish_s
+
+
+def _upper_s(replica: ReplicaLoad, rows: int) -> float:
     """The greater of two bounds: what batches lately scattered, and what neighbours may still add to their mean."""
-    upper_s = service.upper_s(rows)
-    return upper_s if factor <= 1.0 else max(upper_s, factor * service.mean_s(rows))
+    upper_s, factor = replica.service.upper_s(rows), replica.slowdown_factor
+    return upper_s if factor <= 1.0 else max(upper_s, factor * replica.service.mean_s(rows))
 
 
 def choose(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits) -> R:
@@ -98,8 +143,24 @@ def decide(replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limi
     if best is None:
         raise _full(replicas, now_s)
     if limits.admission and best_finish_s > budget_s and not _worth_a_try(best, now_s):
-        raise _too_late(best_finish_s, budget_s)
+        finish_s, passing = _passing(replicas, rows, budget_s, now_s, limits)
+        if passing is None:
+            raise _too_late(best_finish_s, budget_s)
+        return passing, finish_s
     return best, best_finish_s
+
+
+def _passing(
+    replicas: Sequence[R], rows: int, budget_s: float, now_s: float, limits: RoutingLimits
+) -> tuple[float, R | None]:
+    """The replica where a request that would else be refused is done soonest by passing its tenant's later ones."""
+    best_s, best = budget_s, None
+    for replica in replicas:
+        if replica.outstanding_requests < limits.max_outstanding:
+            finish_s = passing_finish_s(replica, rows, now_s + budget_s, now_s)
+            if finish_s <= best_s:
+                best_s, best = finish_s, replica
+    return best_s, best
 
 
 def _worth_a_try(replica: ReplicaLoad, now_s: float) -> bool:

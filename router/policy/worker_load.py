@@ -34,6 +34,11 @@ class Standing(Protocol):
         ...
 
     @property
+    def earliest_due_s(self) -> float:
+        """When the first of what is outstanding is due, on the router's clock; infinity where nothing is."""
+        ...
+
+    @property
     def max_batch(self) -> int: ...
 
     @property
@@ -53,26 +58,35 @@ class Turn:
     replica: Standing | None = None
     """None: nobody knows."""
     rows: int = 0
+    expected_s: float = 0.0
+    """What such a batch takes."""
 
     def sent(self, replica: Standing, replicas: Iterable[Standing], rows: int, now_s: float) -> None:
         """`rows` rows go to a replica; to be called before they are outstanding."""
         if not any(other.outstanding_rows or other.foreign_rows for other in replicas):
-            self.replica, self.rows, self.since_s = replica, rows, now_s
+            self._begin(replica, rows, now_s)
 
     def answered(self, replicas: Iterable[Standing], now_s: float) -> None:
         """Replies came and are no more outstanding: the next batch begins."""
         self.replica = None
         busy = [other for other in replicas if other.outstanding_rows or other.foreign_rows]
         if len(busy) == 1 and not busy[0].foreign_rows:
-            self.replica, self.since_s = busy[0], now_s
-            self.rows = min(max(1, busy[0].max_batch), busy[0].outstanding_rows)
+            self._begin(busy[0], min(max(1, busy[0].max_batch), busy[0].outstanding_rows), now_s)
+
+    def _begin(self, replica: Standing, rows: int, now_s: float) -> None:
+        self.replica, self.rows, self.since_s = replica, rows, now_s
+        self.expected_s = replica.service.mean_s(rows)
 
     def done_s(self, now_s: float) -> float:
         """Seconds that the batch has behind it, no more than such a batch takes; 0.0 where nothing is known to run."""
         running = self.replica
         if running is None or not running.outstanding_rows:
             return 0.0
-        return max(0.0, min(now_s - self.since_s, running.service.mean_s(self.rows)))
+        # Asked for every request: builtins would cost as much as the rest of the prediction.
+        done_s = now_s - self.since_s
+        if done_s <= 0.0:
+            return 0.0
+        return done_s if done_s < self.expected_s else self.expected_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +110,11 @@ def fair_backlog_s(own_s: float, others: Iterable[TenantBacklog], weight: float 
     return sum(min(other.backlog_s, own_s * other.weight / weight + other.batch_s) for other in others)
 
 
-def shared_backlog_s(own: Standing, peers: Iterable[Standing]) -> float:
+def shared_backlog_s(own: Standing, peers: Iterable[Standing], also_s: float = 0.0) -> float:
     """Seconds of work, running and waiting, of a worker's other replicas and other routers that come before ours.
 
-    All of it for replicas of the same tenant; of other tenants' no more than the fair queue lets pass.
+    All of it for replicas of the same tenant; of other tenants' no more than the fair queue lets pass, which grows with
+    what the tenant is served: `also_s` is more of that.
     """
     same_s = _seconds(own, own.foreign_rows) if own.foreign_rows else 0.0
     others: dict[str, TenantBacklog] = {}
@@ -116,7 +131,7 @@ def shared_backlog_s(own: Standing, peers: Iterable[Standing]) -> float:
             others[owner] = TenantBacklog(known.backlog_s + seconds, longest_s, peer.weight)
     if not others:
         return same_s
-    own_s = same_s + _seconds(own, own.outstanding_rows + 1)
+    own_s = same_s + also_s + _seconds(own, own.outstanding_rows + 1)
     return same_s + fair_backlog_s(own_s, others.values(), own.weight)
 
 

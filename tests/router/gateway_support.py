@@ -79,14 +79,14 @@ class FakeAgent:
     ) -> agent_link_pb2.InferReply:
         future: asyncio.Future[agent_link_pb2.InferReply] = asyncio.get_running_loop().create_future()
         self.calls.append((request_id, future))
-        replica.begin(rows, 0.0)
+        replica.begin(future, rows, 0.0, timeout_s)
         try:
             return await future
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
-            replica.end(rows)
+            replica.end(future, rows)
 
     def answer(self, at: int = -1, response: bytes = b"ok") -> None:
         reply = agent_link_pb2.InferReply(response=response, queue_us=100, service_us=900, batch_requests=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -24,6 +25,8 @@ class Load:
     slowdown_factor: float = 1.0
     turn: Turn = field(default_factory=Turn)
     owner: str = "acme"
+    earliest_due_s: float = math.inf
+    peers: tuple[Load, ...] = ()
     weight: float = 1.0
     foreign_rows: int = 0
 
@@ -81,7 +84,7 @@ def test_batches_and_neighbours_of_the_worker_count() -> None:
 
 def test_what_the_running_batch_has_behind_it_counts_no_more() -> None:
     busy = load(0.4, waiting=2)
-    busy.turn = Turn(0.0, busy, 1)
+    busy.turn = Turn(0.0, busy, 1, 0.4)
     assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(3 * 0.4 - 0.1)
     assert choose([busy], 1, 1.15, 0.1, LIMITS) is busy
     with pytest.raises(Overloaded):
@@ -90,12 +93,12 @@ def test_what_the_running_batch_has_behind_it_counts_no_more() -> None:
 
 def test_a_neighbours_running_batch_counts_as_what_is_left_of_it() -> None:
     mine, other = load(0.1), load(0.4, waiting=1)
-    mine.shared_backlog_s, mine.turn = 0.4, Turn(0.0, other, 1)
+    mine.shared_backlog_s, mine.turn = 0.4, Turn(0.0, other, 1, 0.4)
     assert predicted_finish_s(mine, 1, 0.3) == pytest.approx(0.4 - 0.3 + 0.1)
 
 
 def test_nobody_joins_the_batch_that_runs() -> None:
     """One row runs and one more comes: not one batch of two, but what is left of one and another."""
     busy = load(0.4, waiting=1, max_batch=4)
-    busy.turn = Turn(0.0, busy, 1)
+    busy.turn = Turn(0.0, busy, 1, 0.4)
     assert predicted_finish_s(busy, 1, 0.35) == pytest.approx(0.05 + 0.4)
