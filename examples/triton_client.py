@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 SENTENCES = ("A wall that two neighbours share.", "The neighbours' common wall.", "Bread is baked from flour.")
 
@@ -37,10 +38,13 @@ def main() -> None:
     tensor = triton.InferInput("text", list(text.shape), "BYTES")
     tensor.set_data_from_numpy(text)
 
-    with triton.InferenceServerClient(arguments.address) as client:
-        ready = client.is_model_ready(arguments.model, headers=headers)
-        print(f"{arguments.model} ready: {ready}")
-        answer = client.infer(arguments.model, [tensor], headers=headers, client_timeout=arguments.timeout_s)
+    limit = {"headers": headers, "client_timeout": arguments.timeout_s}
+    try:
+        with triton.InferenceServerClient(arguments.address) as client:
+            print(f"{arguments.model} ready: {client.is_model_ready(arguments.model, **limit)}")
+            answer = client.infer(arguments.model, [tensor], **limit)
+    except InferenceServerException as failure:
+        raise SystemExit(f"{arguments.address}: {failure.message()} ({failure.status()})") from None
 
     embedding = answer.as_numpy("embedding")
     unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)

@@ -20,7 +20,7 @@ from partywall.errors import Overloaded
 from router.policy.catalog import ServedModel, Traffic
 from router.policy.replication import first_plan
 from router.policy.routing import RoutingLimits, choose
-from router.policy.worker_load import Turn, shared_backlog_s
+from router.policy.worker_load import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class _Replica:
         self.owner = owner
         self.worker = worker
         self.due_s: dict[int, float] = {}
+        self.peers: list[_Replica] = []
         self.max_batch = max_batch
         self.service = ServiceTime()
 
@@ -79,14 +80,6 @@ class _Replica:
     @property
     def earliest_due_s(self) -> float:
         return min(self.due_s.values(), default=math.inf)
-
-    @property
-    def peers(self) -> list[_Replica]:
-        return [other for other in self.worker.replicas if other is not self]
-
-    @property
-    def shared_backlog_s(self) -> float:
-        return shared_backlog_s(self, self.peers)
 
     @property
     def turn(self) -> Turn:
@@ -151,6 +144,8 @@ class AsServed:
                 self._workers[number] = worker = _Worker(number, lane)
                 for model in lane.models:
                     self._open(worker, model)
+                for one in worker.replicas:
+                    one.peers = [other for other in worker.replicas if other is not one]
 
     def _open(self, worker: _Worker, model: int) -> None:
         held = self._world.models[model]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from node_agent.fairness import FairClock, ShareAccount
 from node_agent.queue_lane import MOST_CANCELLED, BatchLimits, Lane, Queued
 from node_agent.settings import QueueDiscipline
+from partywall.domain.service_time import STALE_S
 
 __all__ = ["MOST_CANCELLED", "Batch", "BatchLimits", "Queued", "WorkQueue"]
 
@@ -170,7 +171,12 @@ class WorkQueue:
     def _too_late(self, lane: Lane, item: Queued, now_s: float) -> bool:
         if self._discipline is QueueDiscipline.FIFO:
             return now_s >= item.deadline_s
-        return now_s + lane.service.mean_s(item.rows) > item.deadline_s
+        # By the upper bound: what would as likely be late takes the time of those behind it.
+        needs_s = lane.service.upper_s(item.rows)
+        if needs_s > item.deadline_s - item.arrived_s and now_s - lane.service.last_sample_s > STALE_S:
+            # Nothing with this budget would ever run, and the estimate cannot improve unless something does.
+            return now_s >= item.deadline_s
+        return now_s + needs_s > item.deadline_s
 
     def _fill(self, lane: Lane, now_s: float, doomed: list[Queued], longest_s: float) -> Batch:
         """The largest batch from the head of the lane, at most so long, in which every request meets its deadline."""

@@ -9,15 +9,15 @@ is used, nothing on it is made or destroyed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from isolation.partition.journal import Journal, Phase
 from isolation.partition.ledger import Account, account, objection, resting
 from isolation.partition.mig import MigPartitioner
 from isolation.partition.mps import MpsPartitioner
 from isolation.partition.partitioner import Attestation, Observation, Partitioner, WorkerConfinement
-from isolation.partition.reconciled import Reconciled, noting
+from isolation.partition.reconciled import Reconciled, reconcile
 from isolation.partition.restrictions import Restrictions
 from isolation.partition.turns import Turns
 from partywall.domain.fleet import Device, Partition, PartitionKind
@@ -178,36 +178,15 @@ class DeviceAuthority:
 
     def reconcile(self, desired: Sequence[Partition]) -> Reconciled:
         """Closes the gap between what stands and what shall stand; goes on past what fails. Idempotent."""
-        wanted = {partition.id: partition for partition in desired}
-        confinements: dict[str, WorkerConfinement] = {}
-        released: list[str] = []
-        problems: dict[str, PartywallError] = {}
-        for device_id in self._devices:
-            with noting(problems, device_id):
-                self.layout_changed(device_id)
-        standing = {k: e.partition for k, e in self._journal.entries.items() if wanted.get(k) == e.partition}
-        # What stays comes first, so that nobody takes a shared daemon down for want of a known user.
-        for partition in standing.values():
-            with noting(problems, partition.id):
-                confinements[partition.id] = self.prepare(partition)
-        for partition_id in self._journal.entries.keys() - standing.keys():
-            with noting(problems, partition_id):
-                self.release(partition_id)
-                released.append(partition_id)
-        for partition in (p for p in wanted.values() if p.id not in standing):
-            with noting(problems, partition.id):
-                confinements[partition.id] = self.prepare(partition)
-        return Reconciled(confinements, tuple(sorted(released)), problems)
+        return reconcile(self, tuple(self._devices), desired)
 
-    @contextmanager
-    def starting(self, device_id: str, turn_s: float = _START_TURN_S) -> Iterator[None]:
+    def starting(self, device_id: str, turn_s: float = _START_TURN_S) -> AbstractContextManager[None]:
         """A worker's turn to start on a device, from fork to attestation: one at a time.
 
         Raises:
             NotReady: The turn did not come in time.
         """
-        with self._turns.take(self._device(device_id).id, turn_s):
-            yield
+        return self._turns.take(self._device(device_id).id, turn_s)
 
     def _make(self, partition: Partition, fresh: bool) -> WorkerConfinement:
         self._journal.put(partition, Phase.PREPARING)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 _SMOOTHING = 0.2
 _DEVIATIONS = 2.0
+_MOST_ABOVE = 4.0
+STALE_S = 1.0
+"""After so long without a batch an estimate may be tried whatever it says, so that it can improve."""
 
 
 @dataclass(slots=True)
@@ -21,7 +24,9 @@ class ServiceTime:
 
     The smoothing is that of Jacobson's round-trip estimator (SIGCOMM'88): an exponentially weighted mean and mean
     absolute deviation; the upper bound is mean + 2 deviations. Sizes not seen yet are scaled from the nearest one seen:
-    linearly upwards, and not at all downwards, which is pessimistic both ways.
+    linearly upwards, and not at all downwards, which is pessimistic both ways. A batch counts as at most five times the
+    mean of its size: a machine that stood still once must not have every deadline after it refused, and what stays slow
+    is learned within a few batches.
     """
 
     __slots__ = ("_buckets", "last_sample_s")
@@ -48,6 +53,8 @@ class ServiceTime:
             self._buckets[key] = _Bucket(service_s, 0.0, rows)
             return
         error = service_s - bucket.mean_s
+        if bucket.mean_s > 0.0:
+            error = min(error, _MOST_ABOVE * bucket.mean_s)
         bucket.mean_s += _SMOOTHING * error
         bucket.deviation_s += _SMOOTHING * (abs(error) - bucket.deviation_s)
         bucket.rows += _SMOOTHING * (rows - bucket.rows)

@@ -16,6 +16,7 @@ from router.control.records import DeclaredFile
 
 ENGINES = ("identity", "transformers", "module")
 ENGINE_WITHOUT_FILES = "identity"
+MODULE_ENGINE = "module"
 MAX_FILES = 64
 MAX_OPTIONS = 64
 MAX_OPTION_CHARACTERS = 4096
@@ -31,6 +32,12 @@ def check_manifest(manifest: Manifest) -> None:
     """
     if manifest.engine not in ENGINES:
         raise _invalid("manifest.engine", f"{manifest.engine!r} is not an engine: use one of {', '.join(ENGINES)}")
+    if manifest.engine == MODULE_ENGINE and not manifest.options.get("architecture"):
+        raise _invalid(
+            "manifest.options",
+            f"lacks 'architecture', which the engine {MODULE_ENGINE!r} needs: name one that the operator registered "
+            "(--option architecture=NAME)",
+        )
     if manifest.share_percent > 100:
         raise _invalid(
             "manifest.share_percent", f"must be 0 (the planner chooses) to 100, got {manifest.share_percent}"

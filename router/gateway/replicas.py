@@ -135,7 +135,8 @@ class Replica:
 
     @property
     def shared_backlog_s(self) -> float:
-        """Seconds of the worker's other work that comes before ours (`worker_load.shared_backlog_s`)."""
+        """Seconds of the worker's other work that comes before ours, the running batch in full
+        (`worker_load.shared_backlog_s`)."""
         return shared_backlog_s(self, self.peers) if self.peers or self.foreign_rows else 0.0
 
     @property

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from partywall.domain.service_time import STALE_S
 from partywall.errors import Overloaded, PartywallError, Reason
 from router.policy.worker_load import Standing, Turn, shared_backlog_s
-
-STALE_S = 1.0
-"""An idle replica whose last sample is older is tried whatever the prediction says, so that it can improve."""
 
 
 class ReplicaLoad(Standing, Protocol):
@@ -19,11 +17,6 @@ class ReplicaLoad(Standing, Protocol):
 
     @property
     def outstanding_requests(self) -> int: ...
-
-    @property
-    def shared_backlog_s(self) -> float:
-        """Seconds of work of the same worker's other replicas before ours (`worker_load.shared_backlog_s`)."""
-        ...
 
     @property
     def slowdown_factor(self) -> float:
@@ -56,22 +49,29 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
     """Upper bound, in seconds from `now_s`, of when a request of `rows` rows would be done.
 
     Outstanding rows run in full batches before it; other replicas of the same worker add their backlog. What the
-    running batch has behind it counts no more, and nothing joins it.
+    running batch has behind it counts no more, unless it is our replica's and requests join in its batches.
     """
-    seconds, done_s = _own_s(replica, rows, now_s)
-    return seconds + replica.shared_backlog_s - done_s
+    seconds = _own_s(replica, rows, now_s)
+    peers = replica.peers
+    if peers or replica.foreign_rows:
+        return seconds + shared_backlog_s(replica, peers, replica.turn, now_s)
+    return seconds
 
 
-def _own_s(replica: ReplicaLoad, rows: int, now_s: float) -> tuple[float, float]:
-    """Bounds on the replica's outstanding work with `rows` more, and what of the worker's running batch is done."""
-    turn = replica.turn
-    done_s = turn.done_s(now_s)
-    ours = turn.rows if done_s and turn.replica is replica else 0
+def _own_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
+    """Bound on the replica's outstanding work with `rows` more, less what of its running batch is done.
+
+    Where requests join in batches the running one counts in full. What is left of it alone would admit requests until
+    the last moment, and no batch grows where its head has no time left: measured, they ran half empty under overload.
+    """
     if replica.max_batch > 1:
-        seconds = _in_batches_s(replica, max(0, replica.outstanding_rows - ours) + rows)
+        seconds = _in_batches_s(replica, replica.outstanding_rows + rows)
     else:
-        seconds = _upper_s(replica, rows) * (1 + replica.outstanding_requests - (1 if ours else 0))
-    return (seconds + _upper_s(replica, ours) if ours else seconds), done_s
+        seconds = _upper_s(replica, rows) * (1 + replica.outstanding_requests)
+    if 2 * rows > replica.max_batch and replica.turn.replica is replica:
+        # Small requests may run; ours was counted into their batch and is one of its own.
+        return max(seconds - replica.turn.done_s(now_s), _upper_s(replica, rows))
+    return seconds
 
 
 def _in_batches_s(replica: ReplicaLoad, rows: int) -> float:
@@ -88,28 +88,30 @@ def passing_finish_s(replica: ReplicaLoad, rows: int, due_s: float, now_s: float
     is not passed; where nobody knows whose that is, the longest is taken (the blocking term of non-preemptive earliest
     deadline first: Jeffay, Stanat and Martel, RTSS'91).
     """
-    own_s, done_s = _own_s(replica, rows, now_s)
-    if now_s + own_s - done_s > due_s or replica.foreign_rows:
+    peers, owner = replica.peers, replica.owner
+    # Most refusals end here: one model, or one model a tenant, has nobody to pass.
+    if not any(peer.outstanding_rows and peer.owner == owner for peer in peers):
+        return math.inf
+    own_s, turn = _own_s(replica, rows, now_s), replica.turn
+    if now_s + own_s > due_s or replica.foreign_rows or any(peer.foreign_rows for peer in peers):
         return math.inf
     passed, kept = list[ReplicaLoad](), list[ReplicaLoad]()
-    for peer in replica.peers:
-        if peer.foreign_rows:
-            return math.inf
-        later = peer.owner == replica.owner and peer.outstanding_rows and peer.earliest_due_s > due_s
+    for peer in peers:
+        later = peer.outstanding_rows and peer.owner == owner and peer.earliest_due_s > due_s
         (passed if later else kept).append(peer)
     if not passed:
         return math.inf
-    running = [(peer, replica.turn.rows) for peer in passed if done_s and replica.turn.replica is peer]
+    done_s = turn.done_s(now_s)
+    started = {id(turn.replica): turn.rows} if done_s else {}
     if done_s:
-        before_s = sum(_upper_s(peer, rows) for peer, rows in running)
+        before_s = sum(_upper_s(peer, turn.rows) - done_s for peer in passed if peer is turn.replica)
     else:
         before_s = max(_upper_s(peer, min(max(1, peer.max_batch), peer.outstanding_rows)) for peer in passed)
-    finish_s = own_s + before_s + shared_backlog_s(replica, kept, before_s) - done_s
+    finish_s = own_s + before_s + shared_backlog_s(replica, kept, turn, now_s, before_s)
     served_s = before_s
     for peer in sorted(passed, key=lambda peer: peer.earliest_due_s):
-        started = sum(rows for other, rows in running if other is peer)
-        served_s += _in_batches_s(peer, max(0, peer.outstanding_rows - started))
-        if now_s + own_s + served_s + shared_backlog_s(replica, kept, served_s) - done_s > peer.earliest_due_s:
+        served_s += _in_batches_s(peer, max(0, peer.outstanding_rows - started.get(id(peer), 0)))
+        if now_s + own_s + served_s + shared_backlog_s(replica, kept, turn, now_s, served_s) > peer.earliest_due_s:
             return math.inf
     return finish_s
 

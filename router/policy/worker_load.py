@@ -110,11 +110,14 @@ def fair_backlog_s(own_s: float, others: Iterable[TenantBacklog], weight: float 
     return sum(min(other.backlog_s, own_s * other.weight / weight + other.batch_s) for other in others)
 
 
-def shared_backlog_s(own: Standing, peers: Iterable[Standing], also_s: float = 0.0) -> float:
+def shared_backlog_s(
+    own: Standing, peers: Iterable[Standing], turn: Turn | None = None, now_s: float = 0.0, also_s: float = 0.0
+) -> float:
     """Seconds of work, running and waiting, of a worker's other replicas and other routers that come before ours.
 
     All of it for replicas of the same tenant; of other tenants' no more than the fair queue lets pass, which grows with
-    what the tenant is served: `also_s` is more of that.
+    what the tenant is served: `also_s` is more of that. With `turn`, what the running batch has behind it at `now_s`
+    counts no more.
     """
     same_s = _seconds(own, own.foreign_rows) if own.foreign_rows else 0.0
     others: dict[str, TenantBacklog] = {}
@@ -123,6 +126,8 @@ def shared_backlog_s(own: Standing, peers: Iterable[Standing], also_s: float = 0
         if not rows:
             continue
         seconds, owner = _seconds(peer, rows), peer.owner
+        if turn is not None and turn.replica is peer:
+            seconds -= turn.done_s(now_s)
         if owner == own.owner:
             same_s += seconds
         else:

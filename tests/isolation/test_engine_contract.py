@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from isolation.engine import Engine, LatencyLaw, MemoryArtifact, SimulatedEngine, int_option
+from isolation.engine import Engine, MemoryArtifact, int_option
+from isolation.engine_simulated import LatencyLaw, SimulatedEngine
 from node_agent.worker.identity import IdentityEngine
 from partywall.clock import VirtualClock
 from partywall.errors import ArtifactRefused, InvalidInput, PartywallError

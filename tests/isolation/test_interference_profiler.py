@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isolation.engine import MemoryArtifact, SimulatedEngine
+from isolation.engine import MemoryArtifact
+from isolation.engine_simulated import SimulatedEngine
 from isolation.interference.bench_cpu import CpuBench, share_cores
 from isolation.interference.profiler import ProfilePlan, Step, StepKind, Values, assemble, profile
 from isolation.interference.rounds import Pace

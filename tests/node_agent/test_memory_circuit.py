@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save
 from worker_support import infer_request, response_arrays, seal, spawn, zygote
 
-from isolation.engine import LatencyLaw, MemoryArtifact, SimulatedEngine
+from isolation.engine import MemoryArtifact
+from isolation.engine_simulated import LatencyLaw, SimulatedEngine
 from node_agent.memory_circuit import FAILURES, OPEN_S, WINDOW_S, MemoryCircuit
 from node_agent.queueing import BatchLimits, Queued
 from node_agent.runner import Outcome, Runner

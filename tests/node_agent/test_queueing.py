@@ -85,6 +85,34 @@ def test_a_request_that_cannot_finish_in_time_is_given_up() -> None:
     assert [i.id for i in doomed] == [1]
 
 
+def test_a_request_that_would_as_likely_be_late_is_given_up() -> None:
+    """Batches of 8 and 12 ms by turns: 10 ms is their mean, and not enough."""
+    q = queue(max_rows=1)
+    for number in range(40):
+        q.observe(1, 1, 0.008 if number % 2 else 0.012, 0.0)
+    for number, budget in ((1, 0.0105), (2, 0.02)):
+        q.put(item(number, deadline=0.5 + budget))
+    batch, doomed = q.take(0.5)
+    assert batch is not None
+    assert ([i.id for i in batch.items], [i.id for i in doomed]) == ([2], [1])
+
+
+def test_an_estimate_that_dooms_everything_is_tried_again() -> None:
+    """Else a replica that was slow once would answer no short deadline ever after, as nothing would run to tell."""
+    q, now, served = queue(max_rows=1), 0.0, 0
+    q.observe(1, 1, 5.0, now)
+    q.put(item(0, deadline=0.1))
+    assert ids(q, 0.05) == []
+    for number in range(1, 61):
+        now += 1.5
+        q.put(item(number, arrived=now, deadline=now + 0.1))
+        if ids(q, now):
+            q.observe(1, 1, 0.005, now + 0.005)
+        q.put(item(100 + number, arrived=now + 0.01, deadline=now + 0.11))
+        served += bool(ids(q, now + 0.01))
+    assert served > 10, "once it is believed, what follows at once is served too"
+
+
 def test_a_batch_grows_only_while_every_deadline_in_it_holds() -> None:
     q = queue(max_rows=8)
     q.observe(1, rows=1, service_s=1.0, now_s=0.0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from worker_support import infer_request, response_arrays
 
-from isolation.engine import Array, LatencyLaw, MemoryArtifact, SimulatedEngine
+from isolation.engine import Array, MemoryArtifact
+from isolation.engine_simulated import LatencyLaw, SimulatedEngine
 from node_agent.worker.batch import DeviceLost, Item, Outcome, Replica, classify
 from node_agent.worker.identity import IdentityModel
 from partywall.clock import VirtualClock

@@ -179,6 +179,8 @@ def chunks(upload_id: str, name: str, data: bytes, offset: int = 0, size: int = 
 
 
 def begin_request(model: str, files: dict[str, bytes], engine: str = "module", **manifest: Any) -> Any:
+    if engine == "module":
+        manifest.setdefault("options", {"architecture": "mlp"})
     return models_pb2.BeginVersionRequest(
         model=model,
         manifest=models_pb2.Manifest(engine=engine, slo_ms=50, **manifest),

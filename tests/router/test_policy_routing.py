@@ -21,7 +21,6 @@ class Load:
     outstanding_requests: int = 0
     max_batch: int = 1
     service: ServiceTime = field(default_factory=ServiceTime)
-    shared_backlog_s: float = 0.0
     slowdown_factor: float = 1.0
     turn: Turn = field(default_factory=Turn)
     owner: str = "acme"
@@ -78,7 +77,7 @@ def test_refusals_do_not_feed_on_themselves() -> None:
 def test_batches_and_neighbours_of_the_worker_count() -> None:
     batched = load(0.4, waiting=8, max_batch=4)
     assert predicted_finish_s(batched, 1, 0.0) == pytest.approx(2 * 0.4 + 0.4)
-    batched.shared_backlog_s = 1.0
+    batched.peers = (load(0.5, waiting=2),)
     assert predicted_finish_s(batched, 1, 0.0) == pytest.approx(2.2)
 
 
@@ -93,12 +92,15 @@ def test_what_the_running_batch_has_behind_it_counts_no_more() -> None:
 
 def test_a_neighbours_running_batch_counts_as_what_is_left_of_it() -> None:
     mine, other = load(0.1), load(0.4, waiting=1)
-    mine.shared_backlog_s, mine.turn = 0.4, Turn(0.0, other, 1, 0.4)
+    mine.peers, mine.turn = (other,), Turn(0.0, other, 1, 0.4)
     assert predicted_finish_s(mine, 1, 0.3) == pytest.approx(0.4 - 0.3 + 0.1)
 
 
-def test_nobody_joins_the_batch_that_runs() -> None:
-    """One row runs and one more comes: not one batch of two, but what is left of one and another."""
+def test_a_running_batch_counts_in_full_where_requests_join_in_batches() -> None:
+    """Else they are admitted until the last moment, and no batch can grow."""
     busy = load(0.4, waiting=1, max_batch=4)
     busy.turn = Turn(0.0, busy, 1, 0.4)
-    assert predicted_finish_s(busy, 1, 0.35) == pytest.approx(0.05 + 0.4)
+    assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(0.4)
+    assert predicted_finish_s(busy, 3, 0.1) == pytest.approx(0.4), "a batch of its own is to come"
+    busy.outstanding_rows, busy.turn.rows = 4, 4
+    assert predicted_finish_s(busy, 4, 0.1) == pytest.approx(2 * 0.4 - 0.1)

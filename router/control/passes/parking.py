@@ -18,6 +18,7 @@ from partywall.domain.fleet import Device, DeviceKind, ReplicaState
 from partywall.domain.models import VersionState
 from partywall.domain.placements import Placement
 from partywall.domain.tenants import TrustPolicy
+from router.control.passes.dropping import drop
 from router.control.passes.parked_room import crowded_out, held_bytes, no_room_to_wake
 from router.control.scene import Scene
 from router.policy.placement import NoPlace, Standing, by_device, to_move
@@ -186,9 +187,4 @@ def _is_gpu(device: Device) -> bool:
 
 
 async def _drop(scene: Scene, placement: Placement, why: str) -> None:
-    entry, version = scene.catalog.model_by_id(placement.model_id), scene.version(placement)
-    async with scene.catalog.transaction() as tx:
-        await tx.delete(placement)
-        if entry is not None and version is not None:
-            await tx.insert(scene.decision(entry, version, "swap", f"parked weights are dropped: {why}"))
-    log.info("parked weights dropped", placement=placement.id, reason=why)
+    await drop(scene, placement, "swap", f"parked weights are dropped: {why}")

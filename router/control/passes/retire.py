@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import structlog
-
 from partywall.domain.placements import Placement
 from partywall.errors import Conflict, NotReady
 from router.control.manoeuvres import Manoeuvres
+from router.control.passes.dropping import drop
 from router.control.scene import Scene
 from router.policy.placement import Chosen, NoPlace, to_move
-
-log = structlog.get_logger(__name__)
 
 MOVE_AFTER_S = 10.0
 """A node that has been away this long gives its placements up, if another node can take them."""
@@ -75,9 +72,4 @@ async def _separate(scene: Scene, manoeuvres: Manoeuvres) -> None:
 
 
 async def _drop(scene: Scene, placement: Placement, why: str) -> None:
-    entry, version = scene.catalog.model_by_id(placement.model_id), scene.version(placement)
-    async with scene.catalog.transaction() as tx:
-        await tx.delete(placement)
-        if entry is not None and version is not None:
-            await tx.insert(scene.decision(entry, version, "placement", f"leaves {placement.node}: {why}"))
-    log.info("placement dropped", placement=placement.id, reason=why)
+    await drop(scene, placement, "placement", f"leaves {placement.node}: {why}")
