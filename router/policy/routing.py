@@ -49,7 +49,7 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
     """Upper bound, in seconds from `now_s`, of when a request of `rows` rows would be done.
 
     Outstanding rows run in full batches before it; other replicas of the same worker add their backlog. What the
-    running batch has behind it counts no more, unless it is our replica's and requests join in its batches.
+    running batch has behind it counts no more, unless it is our own replica's and more than a batch waits there.
     """
     seconds = _own_s(replica, rows, now_s)
     peers = replica.peers
@@ -61,17 +61,19 @@ def predicted_finish_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
 def _own_s(replica: ReplicaLoad, rows: int, now_s: float) -> float:
     """Bound on the replica's outstanding work with `rows` more, less what of its running batch is done.
 
-    Where requests join in batches the running one counts in full. What is left of it alone would admit requests until
-    the last moment, and no batch grows where its head has no time left: measured, they ran half empty under overload.
+    Nothing joins a running batch. Where more waits than the next batch takes, the running one counts in full: to admit
+    until the last moment leaves the head of such a queue no time for its batch to grow, and measured under overload
+    they ran half empty.
     """
-    if replica.max_batch > 1:
-        seconds = _in_batches_s(replica, replica.outstanding_rows + rows)
-    else:
-        seconds = _upper_s(replica, rows) * (1 + replica.outstanding_requests)
-    if 2 * rows > replica.max_batch and replica.turn.replica is replica:
-        # Small requests may run; ours was counted into their batch and is one of its own.
-        return max(seconds - replica.turn.done_s(now_s), _upper_s(replica, rows))
-    return seconds
+    turn, batch = replica.turn, replica.max_batch
+    done_s = turn.done_s(now_s) if turn.replica is replica else 0.0
+    if batch <= 1:
+        return _upper_s(replica, rows) * (1 + replica.outstanding_requests) - done_s
+    if done_s:
+        waiting = max(0, replica.outstanding_rows - turn.rows) + rows
+        if waiting <= max(batch, rows):
+            return _upper_s(replica, turn.rows) - done_s + _upper_s(replica, waiting)
+    return _in_batches_s(replica, replica.outstanding_rows + rows)
 
 
 def _in_batches_s(replica: ReplicaLoad, rows: int) -> float:

@@ -96,11 +96,17 @@ def test_a_neighbours_running_batch_counts_as_what_is_left_of_it() -> None:
     assert predicted_finish_s(mine, 1, 0.3) == pytest.approx(0.4 - 0.3 + 0.1)
 
 
-def test_a_running_batch_counts_in_full_where_requests_join_in_batches() -> None:
-    """Else they are admitted until the last moment, and no batch can grow."""
+def test_nobody_joins_the_batch_that_runs() -> None:
+    """One row runs and one more comes: not one batch of two, but what is left of one and another."""
     busy = load(0.4, waiting=1, max_batch=4)
     busy.turn = Turn(0.0, busy, 1, 0.4)
-    assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(0.4)
-    assert predicted_finish_s(busy, 3, 0.1) == pytest.approx(0.4), "a batch of its own is to come"
-    busy.outstanding_rows, busy.turn.rows = 4, 4
-    assert predicted_finish_s(busy, 4, 0.1) == pytest.approx(2 * 0.4 - 0.1)
+    assert predicted_finish_s(busy, 1, 0.35) == pytest.approx(0.05 + 0.4)
+
+
+def test_a_running_batch_counts_in_full_where_more_than_the_next_one_waits() -> None:
+    """Else requests are admitted until the last moment, and no batch can grow."""
+    busy = load(0.4, waiting=8, max_batch=4)
+    busy.turn = Turn(0.0, busy, 4, 0.4)
+    assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(3 * 0.4)
+    busy.outstanding_rows = 7
+    assert predicted_finish_s(busy, 1, 0.1) == pytest.approx(2 * 0.4 - 0.1)
