@@ -121,13 +121,14 @@ def shared_backlog_s(
     """
     same_s = _seconds(own, own.foreign_rows) if own.foreign_rows else 0.0
     others: dict[str, TenantBacklog] = {}
+    done_s = 0.0
     for peer in peers:
         rows = peer.outstanding_rows + peer.foreign_rows
         if not rows:
             continue
         seconds, owner = _seconds(peer, rows), peer.owner
         if turn is not None and turn.replica is peer:
-            seconds -= turn.done_s(now_s)
+            done_s = turn.done_s(now_s)
         if owner == own.owner:
             same_s += seconds
         else:
@@ -135,9 +136,10 @@ def shared_backlog_s(
             longest_s = max(known.batch_s, _batch_s(peer, rows))
             others[owner] = TenantBacklog(known.backlog_s + seconds, longest_s, peer.weight)
     if not others:
-        return same_s
+        return same_s - done_s
     own_s = same_s + also_s + _seconds(own, own.outstanding_rows + 1)
-    return same_s + fair_backlog_s(own_s, others.values(), own.weight)
+    # Not from the others' backlog before the fair queue's limit: what runs is the one batch that the limit allows them.
+    return same_s + fair_backlog_s(own_s, others.values(), own.weight) - done_s
 
 
 def _seconds(replica: Standing, rows: int) -> float:

@@ -7,7 +7,8 @@ import pytest
 from partywall.domain.fleet import Partition, PartitionKind
 from partywall.domain.placements import Placement
 from router.gateway.replicas import Replica
-from router.policy.worker_load import TenantBacklog, fair_backlog_s
+from router.policy.routing import predicted_finish_s
+from router.policy.worker_load import TenantBacklog, Turn, fair_backlog_s, shared_backlog_s
 
 CPU = Partition("part-1", PartitionKind.WHOLE, "cpu")
 
@@ -52,3 +53,12 @@ def test_the_bound_is_never_above_what_waits() -> None:
     others = [TenantBacklog(0.005, 0.01), TenantBacklog(5.0, 0.01)]
     assert fair_backlog_s(0.02, others) == pytest.approx(0.005 + 0.03)
     assert fair_backlog_s(0.02, []) == 0.0
+
+
+def test_of_a_flood_the_running_batch_is_the_one_that_counts_and_only_what_is_left_of_it() -> None:
+    mine, flood = replica("acme"), replica("globex", outstanding=100)
+    mine.peers = (flood,)
+    mine.turn = flood.turn = Turn(5.0, flood, 1, 0.01)
+    backlog_s = shared_backlog_s(mine, mine.peers, mine.turn, 5.008)
+    assert backlog_s == pytest.approx(0.02 - 0.008)
+    assert predicted_finish_s(mine, 1, 5.008) == pytest.approx(0.01 + backlog_s)
